@@ -1,0 +1,23 @@
+"""spikedistill: turn a trained neural network into a spiking one by letting it teach."""
+
+__version__ = "0.1.0"
+
+from spikedistill.api import distill, list_recipes, load
+from spikedistill.errors import UserError
+from spikedistill.methods import list_methods
+from spikedistill.models import Network, create_model, list_models
+from spikedistill.spiking import IF, LIF, PLIF
+
+__all__ = [
+    "IF",
+    "LIF",
+    "PLIF",
+    "Network",
+    "UserError",
+    "create_model",
+    "distill",
+    "list_methods",
+    "list_models",
+    "list_recipes",
+    "load",
+]

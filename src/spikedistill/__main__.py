@@ -1,0 +1,5 @@
+"""``python -m spikedistill``."""
+
+from spikedistill.cli import main
+
+main()

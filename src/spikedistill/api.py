@@ -1,0 +1,182 @@
+"""The Python surface beside networks and neurons: distil a student, load a trained one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from spikedistill.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+    from spikedistill.data import Data
+    from spikedistill.run import Run
+
+
+def distill(
+    teacher: nn.Module | None,
+    student: nn.Module,
+    train: Dataset[Any] | str,
+    test: Dataset[Any] | str | None = None,
+    method: str | dict[str, Any] = "kdsnn-response",
+    epochs: int = 10,
+    seed: int = 0,
+    out: str | Path = "runs/distilled",
+    *,
+    batch_size: int = 128,
+    optimizer: dict[str, Any] | None = None,
+    schedule: dict[str, Any] | None = None,
+    init: str = "random",
+    validation: float = 0.05,
+    augment: tuple[str, ...] = (),
+    classes: tuple[str, ...] | None = None,
+    workers: int = 0,
+    clip: float | None = None,
+    device: str = "auto",
+    precision: str = "32",
+    resume: bool = False,
+    verbose: bool = True,
+) -> Run:
+    """Lets a trained ANN teach an SNN, and leaves a run folder.
+
+    Args:
+        teacher: the trained ANN, any module from images ``[B, C, H, W]`` to logits ``[B, K]``; None for a method
+            without a teacher. It is copied, put into eval mode and never changed.
+        student: the SNN (``create_model(..., spiking=True)`` or ``spikify``); it is trained in place.
+        train: a map-style dataset of (image tensor ``[C, H, W]``, label), or a data set name or path as in recipes.
+        test: the same for the test images; with a name or a path as ``train`` its own test part is used.
+        method: a method's name, or a dict of ``name`` and its settings.
+        epochs, batch_size, optimizer, schedule, clip: as in recipes.
+        seed: of weights drawn here, of the data's order and of the validation part.
+        out: the run folder; it must not hold a run, unless ``resume``.
+        init: ``random`` leaves the student's weights as they are, ``copy`` and ``resample`` start from the teacher's.
+        validation: share of the training images held out.
+        augment: augmentations by name, as in recipes; for datasets that draw their own, leave it empty.
+        classes: class names of a dataset.
+        workers: processes that read a dataset's items.
+        device, precision: as in recipes.
+        resume: go on from the folder's last checkpoint.
+        verbose: show progress.
+
+    Returns:
+        The run: ``run.student`` (eval mode, on the CPU), ``run.summary``, ``run.folder``.
+
+    Raises:
+        UserError: an argument that cannot be used; the sentence says which and what would do.
+    """
+    import copy
+
+    from spikedistill.recipe import parse
+    from spikedistill.run import Parts, execute, refuse_occupied
+
+    folder = Path(out)
+    content: dict[str, Any] = {
+        "name": folder.name,
+        "seed": seed,
+        "epochs": epochs,
+        "out": str(folder),
+        "batch_size": batch_size,
+        "optimizer": optimizer or {},
+        "schedule": schedule or {},
+        "clip": clip,
+        "init": {"kind": init},
+        "method": {"name": method} if isinstance(method, str) else dict(method),
+        "device": device,
+        "precision": precision,
+        "data": _data_section(train, validation, augment, workers),
+    }
+    timesteps = getattr(student, "timesteps", None)
+    if timesteps is not None:
+        content["timesteps"] = timesteps
+    content["student"] = getattr(student, "settings", None)
+    content["neuron"] = _neuron(student)
+    recipe = parse({key: value for key, value in content.items() if value is not None}, "the arguments of distill")
+    refuse_occupied(folder, resume)
+    data = _open(train, test, validation, seed, classes, workers, augment, recipe.data)
+    _check_input(student, data)
+    recipe.normalisation = (data.info.mean, data.info.std)
+    taught_by = copy.deepcopy(teacher) if teacher is not None else None
+    return execute(Parts(recipe, data, student, taught_by), resume=resume, verbose=verbose)
+
+
+def load(path: str | Path, network: nn.Module | None = None) -> nn.Module:
+    """The trained network of a run folder, in eval mode on the CPU; reads YAML and safetensors, runs no code of theirs.
+
+    Args:
+        path: the run folder.
+        network: for a run on a network of your own: that network, whose weights are replaced.
+
+    Raises:
+        UserError: no run folder, an unfinished run, or weights that do not fit.
+    """
+    from spikedistill.build import load_run
+
+    return load_run(Path(path), network)
+
+
+def list_recipes() -> list[str]:
+    """The names of the shipped recipes, sorted."""
+    from spikedistill.recipebook import list_recipes as names
+
+    return names()
+
+
+def _data_section(train: Any, validation: float, augment: tuple[str, ...], workers: int) -> dict[str, Any]:
+    section: dict[str, Any] = {"validation": validation, "augment": augment, "workers": workers}
+    if isinstance(train, str):
+        section |= {"path": train} if Path(train).exists() else {"name": train}
+    else:
+        section["name"] = "own"
+    return section
+
+
+def _open(
+    train: Any,
+    test: Any,
+    validation: float,
+    seed: int,
+    classes: tuple[str, ...] | None,
+    workers: int,
+    augment: tuple[str, ...],
+    settings: Any,
+) -> Data:
+    from spikedistill.data import from_datasets, open_data
+
+    if isinstance(train, str):
+        if test is not None and test != train:
+            raise UserError("with a data set name or path as train=, its own test part is used; leave test= out")
+        return open_data(settings, seed)
+    if test is None or isinstance(test, str):
+        raise UserError("with a Dataset as train=, test= must be a Dataset too")
+    return from_datasets(
+        train, test, validation=validation, seed=seed, classes=classes, workers=workers, augment=augment
+    )
+
+
+def _neuron(student: nn.Module) -> dict[str, Any] | None:
+    from spikedistill.models.activation import layers_of
+
+    for layer in layers_of(student).values():
+        return layer.neuron.settings()
+    return None
+
+
+def _check_input(student: nn.Module, data: Data) -> None:
+    import torch
+
+    from spikedistill.methods.base import answer_shape
+
+    channels, height, width = data.info.shape
+    try:
+        answers = answer_shape(student, torch.zeros(1, channels, height, width))[-1]
+    except UserError:
+        raise
+    except RuntimeError as error:
+        raise UserError(
+            f"the student does not take images of {channels}x{height}x{width}: {str(error).splitlines()[0]}"
+        ) from None
+    if answers < len(data.info.classes):
+        raise UserError(f"the student answers with {answers} classes, the data have {len(data.info.classes)}")

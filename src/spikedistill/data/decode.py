@@ -1,0 +1,155 @@
+"""Encoded images to uint8 arrays."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from spikedistill.data.rows import Rows
+from spikedistill.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
+INSPECTED = 64
+PIECE = 64
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """How the images of a data set become arrays of one shape.
+
+    Attributes:
+        shape: ``(C, H, W)`` of every image; C is 1 or 3.
+        size: side to resize and crop to, or None.
+        asked: whether the user chose the channels (then colour may be turned to grey without a word).
+    """
+
+    shape: tuple[int, int, int]
+    size: int | None
+    asked: bool
+
+    def __call__(self, rows: Rows, row: int) -> Tensor:
+        """Decodes one image to ``[C, H, W]`` uint8.
+
+        Raises:
+            UserError: an unreadable image, or one of another size or with colours where the others are grey.
+        """
+        import numpy as np
+
+        image = open_image(rows, row)
+        grey = self.shape[0] == 1
+        if grey and not self.asked and image.mode not in GREY_MODES:
+            raise UserError(
+                f"{rows.where(row)} is a colour image ({image.mode}) among grey ones; set data.channels to 1 or 3"
+            )
+        fitted = fit(convert(image, grey), self.size)
+        if (fitted.height, fitted.width) != self.shape[1:]:
+            raise UserError(
+                f"{rows.where(row)} has {fitted.width} x {fitted.height} pixels where the first image has "
+                f"{self.shape[2]} x {self.shape[1]}; set data.size to bring them to one size"
+            )
+        array = np.asarray(fitted)
+        return torch.from_numpy(array[None].copy() if grey else array.transpose(2, 0, 1).copy())
+
+
+@dataclass(frozen=True)
+class DecodedItems:
+    """A stored part as ``(image, label)`` items, decoded when asked for."""
+
+    rows: Rows
+    decoder: Decoder
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.decoder(self.rows, index), int(self.rows.labels[index])
+
+
+def choose_decoder(rows: Rows, channels: int | None, size: int | None) -> Decoder:
+    """Decides on one shape from the first image, and on colour from up to 64 images spread over the part."""
+    count = len(rows.labels)
+    first = fit(open_image(rows, 0), size)
+    if channels is None:
+        step = max(1, count // INSPECTED)
+        is_grey = all(open_image(rows, row).mode in GREY_MODES for row in range(0, count, step))
+        return Decoder((1 if is_grey else 3, first.height, first.width), size, asked=False)
+    return Decoder((channels, first.height, first.width), size, asked=True)
+
+
+def decode(rows: Rows, indices: Sequence[int], decoder: Decoder, title: str) -> Tensor:
+    """Decodes rows to ``[N, C, H, W]`` uint8, large images in threads, with a progress bar on a terminal."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    images = torch.empty(len(indices), *decoder.shape, dtype=torch.uint8)
+
+    def decode_piece(first: int) -> None:
+        for position in range(first, min(first + PIECE, len(indices))):
+            images[position] = decoder(rows, indices[position])
+
+    with ThreadPoolExecutor(_threads(decoder)) as pool:
+        pieces = range(0, len(indices), PIECE)
+        done = pool.map(decode_piece, pieces)
+        for _ in track(
+            done, f"decoding {title}", len(pieces), console=console, transient=True, disable=not console.is_terminal
+        ):
+            pass
+    return images
+
+
+def _threads(decoder: Decoder) -> int:
+    # Pillow lets go of the interpreter lock only inside its codecs; with tiny images threads just fight over it.
+    tiny = decoder.size is None and decoder.shape[1] * decoder.shape[2] <= 64 * 64
+    return 1 if tiny else min(8, os.cpu_count() or 1)
+
+
+def open_image(rows: Rows, row: int) -> "Image":
+    """Opens and reads one image, turned upright.
+
+    Raises:
+        UserError: the file is missing, cut off, or no image.
+    """
+    import struct
+
+    from PIL import Image, ImageOps
+    from PIL.ExifTags import Base
+
+    try:
+        image = Image.open(rows.encoded(row))
+        image.load()
+        if image.getexif().get(Base.Orientation) is not None:
+            image = ImageOps.exif_transpose(image)
+    # Pillow's decoders raise all of these on broken files.
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise UserError(f"{rows.where(row)} cannot be read as an image ({error}); replace or remove it") from error
+    return image
+
+
+def convert(image: "Image", grey: bool) -> "Image":
+    """Brings any of Pillow's modes to L or RGB; transparency is dropped."""
+    if image.mode.startswith("I;16"):
+        # Pillow clips 16-bit grey at 255 where it should be scaled.
+        image = image.convert("I")
+    if image.mode == "I":
+        image = image.point(lambda value: value * (1 / 257)).convert("L")
+    mode = "L" if grey else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def fit(image: "Image", size: int | None) -> Any:
+    """Resizes the shorter side to ``size`` (bilinear, antialiased) and cuts out the middle square."""
+    if size is None or image.size == (size, size):
+        return image
+    from PIL.Image import Resampling
+
+    shorter = min(image.size)
+    width, height = (max(size, round(side * size / shorter)) for side in image.size)
+    image = image.resize((width, height), Resampling.BILINEAR)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))

@@ -1,0 +1,198 @@
+"""Data sets in the Hugging Face hub's layout, from the hub or from a local folder."""
+
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikedistill.data.catalogue import HUB, list_data
+from spikedistill.data.rows import Stored
+from spikedistill.errors import UserError, unknown
+
+LABEL_NAMES = ("label", "labels", "fine_label", "coarse_label")
+TEST_SPLITS = ("test", "validation", "valid", "val", "dev")
+
+
+class TableRows:
+    """One split of a Hugging Face data set, images left encoded."""
+
+    def __init__(self, split: Any, image: str, label: str, where: str) -> None:
+        from datasets import Image
+
+        self._table = split.select_columns([image]).cast_column(image, Image(decode=False))
+        self._image = image
+        self._where = where
+        self._labels = _labels(split, label, where)
+
+    @property
+    def labels(self) -> Tensor:
+        """``[N]`` int64."""
+        return self._labels
+
+    def encoded(self, row: int) -> str | BytesIO:
+        """The file's contents, or its path where the table holds only that."""
+        value = self._table[row][self._image]
+        if value is None:
+            raise UserError(f"{self.where(row)} has no image; remove the row")
+        return BytesIO(value["bytes"]) if value["bytes"] is not None else value["path"]
+
+    def where(self, row: int) -> str:
+        """Split and row number."""
+        return f"row {row} of {self._where}"
+
+
+def load_hub(name: str) -> Mapping[str, Any]:
+    """Loads a data set by its name on the hub, downloading it the first time.
+
+    Raises:
+        UserError: no such data set, no network, no permission, or more than one configuration.
+    """
+    if "/" not in name:
+        raise unknown("data set", name, tuple(list_data()))
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    try:
+        return _splits(datasets.load_dataset(name))
+    # RuntimeError: the data set is a loading script, which datasets no longer runs.
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        near = ", ".join(HUB)
+        raise UserError(
+            f"data set '{name}' could not be loaded from the Hugging Face hub ({_first_line(error)}); check the name "
+            f"(known: digits, {near}) and the network, or pass a local copy with data.path="
+        ) from error
+
+
+def load_folder(path: Path) -> Mapping[str, Any]:
+    """Loads a local folder in the hub's layout or one written by ``save_to_disk``.
+
+    Raises:
+        UserError: nothing in it that can be read.
+    """
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    try:
+        if (path / "dataset_dict.json").exists():
+            return _splits(datasets.load_from_disk(str(path)))
+        return _splits(datasets.load_dataset(str(path)))
+    except (OSError, ValueError, DatasetsError) as error:
+        raise UserError(
+            f"data.path '{path}' holds no data set that can be read ({_first_line(error)}); it must be parquet files "
+            "in the hub's layout (train-*.parquet, test-*.parquet) or an image folder (train/<class>/, test/<class>/)"
+        ) from error
+
+
+def open_splits(splits: Mapping[str, Any], name: str) -> Stored:
+    """Finds the training and test split, the image and the label column.
+
+    The test part is the first of ``test, validation, valid, val, dev`` whose images have labels.
+
+    Raises:
+        UserError: a split or column is missing, or labels are out of range.
+    """
+    if "train" not in splits:
+        raise UserError(f"data set '{name}' has no split 'train' (it has: {', '.join(splits)})")
+    features = splits["train"].features
+    image, label = _image_column(features, name), _label_column(features, name)
+    train = TableRows(splits["train"], image, label, f"'{name}' split 'train'")
+    classes = _classes(features[label], train.labels, name)
+    check_labels(train.labels, len(classes), f"'{name}' split 'train'")
+    for key in TEST_SPLITS:
+        if key in splits and image in splits[key].features and label in splits[key].features:
+            test = TableRows(splits[key], image, label, f"'{name}' split '{key}'")
+            # ImageNet's test split is published without labels, as -1.
+            if bool((test.labels == -1).all()):
+                continue
+            check_labels(test.labels, len(classes), f"'{name}' split '{key}'")
+            return Stored(name, classes, train, test)
+    raise UserError(
+        f"data set '{name}' has no test split with labels (it has: {', '.join(splits)}; "
+        f"accepted: {', '.join(TEST_SPLITS)})"
+    )
+
+
+def check_labels(labels: Tensor, classes: int, where: str) -> None:
+    """Refuses labels outside ``0 .. classes - 1``."""
+    wrong = ((labels < 0) | (labels >= classes)).nonzero().flatten()
+    if len(wrong):
+        row = int(wrong[0])
+        raise UserError(
+            f"row {row} of {where} has label {int(labels[row])}; labels must lie in 0 .. {classes - 1} "
+            f"({len(wrong)} rows do not)"
+        )
+
+
+def fingerprint(splits: Mapping[str, Any]) -> list[str]:
+    """What tells one version of a loaded data set from another: its files on disk and their sizes."""
+    files = (Path(entry["filename"]) for split in splits.values() for entry in split.cache_files)
+    return sorted(f"{file}:{file.stat().st_size}" for file in files)
+
+
+def _splits(loaded: Any) -> Mapping[str, Any]:
+    if not isinstance(loaded, Mapping):
+        raise ValueError("a single table without splits")
+    return loaded
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def _image_column(features: Mapping[str, Any], name: str) -> str:
+    from datasets import Image
+
+    found = [column for column, feature in features.items() if isinstance(feature, Image)]
+    if not found:
+        raise UserError(f"data set '{name}' has no image column (its columns: {_listed(features)})")
+    return found[0]
+
+
+def _label_column(features: Mapping[str, Any], name: str) -> str:
+    from datasets import ClassLabel, Value
+
+    named = [column for column, feature in features.items() if isinstance(feature, ClassLabel)]
+    whole = [
+        column
+        for column, feature in features.items()
+        if isinstance(feature, Value) and feature.dtype.startswith(("int", "uint"))
+    ]
+    for column in LABEL_NAMES:
+        if column in named or column in whole:
+            return column
+    if named:
+        return named[0]
+    if len(whole) == 1:
+        return whole[0]
+    raise UserError(
+        f"data set '{name}' has no label column of whole numbers named {', '.join(LABEL_NAMES)} "
+        f"(its columns: {_listed(features)})"
+    )
+
+
+def _listed(features: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{column}: {getattr(feature, 'dtype', type(feature).__name__)}" for column, feature in features.items()
+    )
+
+
+def _labels(split: Any, label: str, where: str) -> Tensor:
+    import numpy as np
+
+    values = np.asarray(split.select_columns([label]).with_format("numpy")[:][label])
+    if values.dtype.kind not in "iu":
+        raise UserError(f"column '{label}' of {where} has rows without a label; remove them")
+    return torch.from_numpy(values.astype(np.int64))
+
+
+def _classes(feature: Any, labels: Tensor, name: str) -> tuple[str, ...]:
+    """Class names; plain whole numbers are their own names."""
+    if getattr(feature, "names", None):
+        return tuple(feature.names)
+    if len(labels) == 0:
+        raise UserError(f"data set '{name}' has no training images")
+    return tuple(str(number) for number in range(int(labels.max()) + 1))

@@ -1,0 +1,53 @@
+"""From raw images to a network's input: scale, augment, normalise."""
+
+import torch
+from torch import Generator, Tensor
+
+from spikedistill.data.augment import Draws, parse_augmentation
+from spikedistill.data.sets import DataInfo
+
+
+class Pipeline:
+    """Scales to [0, 1], augments in the order of the names, normalises; on the device of the batch.
+
+    Augmentations that blank parts of the image happen after normalisation, in the order of the names among
+    themselves, so that what they blank is the mean colour.
+
+    Args:
+        names: augmentations, ``name`` or ``name:value``.
+        info: shape and normalisation of the data set.
+        device: where the batches are.
+    """
+
+    def __init__(self, names: tuple[str, ...], info: DataInfo, device: torch.device) -> None:
+        parsed = [parse_augmentation(text) for text in names]
+        self._augmentations = [kind(value, info) for kind, value in parsed]
+        self._mean = torch.tensor(info.mean, device=device)[:, None, None]
+        self._std = torch.tensor(info.std, device=device)[:, None, None]
+
+    def draw(self, count: int, generator: Generator) -> list[Draws]:
+        """Draws the random numbers of a batch of ``count`` images."""
+        return [augmentation.draw(count, generator) for augmentation in self._augmentations]
+
+    def __call__(self, images: Tensor, draws: list[Draws]) -> Tensor:
+        """Prepares a batch.
+
+        Args:
+            images: ``[B, C, H, W]``; uint8 is divided by 255, floats are taken as they are.
+            draws: what ``draw`` returned, sliced to these B images.
+
+        Returns:
+            ``[B, C, H, W]`` float32.
+        """
+        x = images.to(torch.float32)
+        if images.dtype == torch.uint8:
+            x = x / 255
+        x = self._augment(x, draws, after_normalise=False)
+        x = (x - self._mean) / self._std
+        return self._augment(x, draws, after_normalise=True)
+
+    def _augment(self, x: Tensor, draws: list[Draws], after_normalise: bool) -> Tensor:
+        for augmentation, drawn in zip(self._augmentations, draws, strict=True):
+            if augmentation.after_normalise is after_normalise:
+                x = augmentation.apply(x, drawn)
+        return x

@@ -1,0 +1,77 @@
+"""What a recipe says about data: the section ``data:``."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from spikedistill.data.augment import check_augmentations
+from spikedistill.errors import UserError
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which images, how much of them, and how they are prepared.
+
+    Attributes:
+        name: ``digits``, or a name on the Hugging Face hub such as ``ylecun/mnist``. It also chooses the
+            normalisation constants.
+        path: a local folder that is read in place of the name: the hub's layout (parquet), a folder written by
+            ``Dataset.save_to_disk``, or an image folder (``train/<class>/*.png`` beside ``test/``, ``validation/``,
+            ``val/`` or ``valid/``).
+        validation: share of the training images held out, drawn per class by the run's seed; 0 holds out none.
+        subset: how many training images to use, drawn per class by the run's seed before the validation part is
+            taken off; None uses all.
+        test_subset: how many test images to use; the same ones whatever the seed, so that runs compare.
+        size: side in pixels: the shorter side is resized to it and the middle cut out. None leaves the images as
+            they are, and then they must all be equally large.
+        mean: normalisation per channel in units of [0, 1], in place of the known or computed constants.
+        std: the same for the standard deviation.
+        augment: augmentations of the training images in the order they happen, ``name`` or ``name:value``
+            (``crop:4``, ``flip``, ``cutout:8``, ...; ``AUGMENTATIONS`` in ``augment.py`` has them all).
+        channels: 1 or 3 converts every image to grey or to colour; None takes what the images have.
+        workers: processes that read images of a set too large for memory.
+        in_memory: whether the images are kept decoded; None decides by size (up to 2 GiB).
+    """
+
+    name: str = "digits"
+    path: str | None = None
+    validation: float = 0.05
+    subset: int | None = None
+    test_subset: int | None = None
+    size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    augment: tuple[str, ...] = ()
+    channels: int | None = None
+    workers: int = 0
+    in_memory: bool | None = None
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+
+def check_settings(settings: DataSettings) -> None:
+    """Refuses settings that no data set could meet.
+
+    Raises:
+        UserError: a value out of its range, or an augmentation that does not exist.
+    """
+    check_share(settings.validation)
+    for key in ("subset", "test_subset", "size"):
+        value = getattr(settings, key)
+        if value is not None and value < 1:
+            raise UserError(f"data.{key} is {value}; it must be at least 1, or left out")
+    if settings.channels not in (None, 1, 3):
+        raise UserError(f"data.channels is {settings.channels}; it must be 1 (grey), 3 (colour), or left out")
+    if settings.workers < 0:
+        raise UserError(f"data.workers is {settings.workers}; it must be 0 or more")
+    if any(not math.isfinite(value) for value in settings.mean or ()):
+        raise UserError(f"data.mean is {settings.mean}; its values must be finite")
+    if any(not (math.isfinite(value) and value > 0) for value in settings.std or ()):
+        raise UserError(f"data.std is {settings.std}; its values must be positive")
+    check_augmentations(settings.augment)
+
+
+def check_share(validation: float) -> None:
+    """Refuses a validation share outside [0, 1)."""
+    if not 0 <= validation < 1:
+        raise UserError(f"data.validation is {validation}; it is a share of the training set, at least 0 and below 1")

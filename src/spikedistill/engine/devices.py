@@ -1,0 +1,80 @@
+"""Device, precision and processes: the Fabric that the loop runs on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from spikedistill.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+PRECISIONS = ("auto", *FABRIC_PRECISION)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 natively (AVX-512 BF16 or AMX)."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` to the best device at hand; other names as torch knows them.
+
+    Raises:
+        UserError: no such device, or it is not at hand.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"no such device '{name}' (accepted: auto, cpu, cuda, cuda:N, mps)") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device '{name}' was asked for, but torch {torch.__version__} sees no CUDA device")
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """``auto`` to ``bf16`` where the device computes it natively, else ``32``; other names as they are.
+
+    Raises:
+        UserError: unknown name.
+    """
+    if name not in PRECISIONS:
+        raise unknown("precision", name, PRECISIONS)
+    if name != "auto":
+        return name
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu" and cpu_has_bf16()
+    return "bf16" if native else "32"
+
+
+def make_fabric(device: torch.device, precision: str, devices: int = 1, nodes: int = 1, strategy: str = "auto") -> Fabric:
+    """A Fabric for a resolved device and precision.
+
+    Args:
+        device, precision: from ``resolve_device`` and ``resolve_precision``.
+        devices: processes per node.
+        nodes: machines.
+        strategy: ``auto``, ``ddp`` or ``fsdp``.
+    """
+    try:
+        from lightning_fabric import Fabric
+    except ImportError:  # the same engine also ships inside the package `lightning`
+        from lightning.fabric import Fabric  # type: ignore[import-not-found,no-redef]
+
+    one_gpu = device.type == "cuda" and device.index is not None and devices == 1
+    return Fabric(
+        accelerator=device.type,
+        devices=[device.index] if one_gpu else devices,
+        num_nodes=nodes,
+        strategy=strategy,
+        precision=FABRIC_PRECISION[precision],  # type: ignore[arg-type]
+    )

@@ -1,0 +1,134 @@
+"""Optimisers and learning-rate schedules: settings, and the learning rate as a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from spikedistill.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """The recipe's ``optimizer`` section.
+
+    Attributes:
+        name: ``sgd``, ``adam`` or ``adamw``.
+        lr: peak learning rate.
+        momentum, nesterov: of SGD.
+        betas: of Adam and AdamW.
+        weight_decay: L2 penalty (SGD, Adam) or decoupled decay (AdamW).
+        decay_norm: whether BatchNorm weights, biases and neuron parameters are decayed too.
+    """
+
+    name: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 5e-4
+    decay_norm: bool = True
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """The recipe's ``schedule`` section.
+
+    Attributes:
+        name: ``constant``, ``cosine``, ``multistep`` or ``onecycle``.
+        warmup: epochs of linear warm-up from zero (before the schedule proper; for ``onecycle`` its rising part: 30 % of the run where 0).
+        milestones: epochs at which ``multistep`` multiplies the rate by ``gamma``.
+        gamma: that factor.
+        min_lr: where ``cosine`` and ``onecycle`` end.
+    """
+
+    name: str = "cosine"
+    warmup: float = 0.0
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    min_lr: float = 0.0
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+
+def _sgd(groups: Iterable[dict[str, Any]], s: OptimizerSettings) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=s.lr, momentum=s.momentum, nesterov=s.nesterov)
+
+
+def _adam(groups: Iterable[dict[str, Any]], s: OptimizerSettings) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, lr=s.lr, betas=s.betas)
+
+
+def _adamw(groups: Iterable[dict[str, Any]], s: OptimizerSettings) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=s.lr, betas=s.betas)
+
+
+OPTIMIZERS: dict[str, Callable[[Iterable[dict[str, Any]], OptimizerSettings], torch.optim.Optimizer]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+    "adamw": _adamw,
+}
+
+
+def make_optimizer(module: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """Builds the optimiser over every trainable parameter of ``module`` (the student and a method's extras).
+
+    Raises:
+        UserError: unknown name or a learning rate that is not positive.
+    """
+    if settings.name not in OPTIMIZERS:
+        raise unknown("optimizer", settings.name, list(OPTIMIZERS))
+    if not settings.lr > 0:
+        raise UserError(f"optimizer.lr must be positive, not {settings.lr}")
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    undecayed = [] if settings.decay_norm else [p for p in parameters if p.dim() < 2]
+    chosen = {id(p) for p in undecayed}
+    groups = [
+        {"params": [p for p in parameters if id(p) not in chosen], "weight_decay": settings.weight_decay},
+        {"params": undecayed, "weight_decay": 0.0},
+    ]
+    return OPTIMIZERS[settings.name]([g for g in groups if g["params"]], settings)
+
+
+def _constant(epoch: float, epochs: float, s: ScheduleSettings) -> float:
+    return 1.0
+
+
+def _cosine(epoch: float, epochs: float, s: ScheduleSettings) -> float:
+    share = (epoch - s.warmup) / max(epochs - s.warmup, 1e-9)
+    return 0.5 * (1.0 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
+
+
+def _multistep(epoch: float, epochs: float, s: ScheduleSettings) -> float:
+    return s.gamma ** sum(epoch >= m for m in s.milestones)
+
+
+def _onecycle(epoch: float, epochs: float, s: ScheduleSettings) -> float:
+    # Linear up over the warm-up, or over 30 % of the run where none is given; linear down to the end.
+    rise = s.warmup or 0.3 * epochs
+    return min(epoch / rise, max(0.0, (epochs - epoch) / max(epochs - rise, 1e-9)))
+
+
+SCHEDULES: dict[str, Callable[[float, float, ScheduleSettings], float]] = {
+    "constant": _constant,
+    "cosine": _cosine,
+    "multistep": _multistep,
+    "onecycle": _onecycle,
+}
+
+
+def learning_rate(epoch: float, epochs: int, peak: float, s: ScheduleSettings) -> float:
+    """The learning rate at a (fractional) epoch of a run of ``epochs``.
+
+    Raises:
+        UserError: unknown schedule.
+    """
+    if s.name not in SCHEDULES:
+        raise unknown("schedule", s.name, list(SCHEDULES))
+    ramp = epoch / s.warmup if epoch < s.warmup else 1.0
+    return ramp * (s.min_lr + (peak - s.min_lr) * SCHEDULES[s.name](max(epoch, s.warmup), float(epochs), s))

@@ -1,0 +1,22 @@
+"""The one exception that means: the user asked for something that cannot be done."""
+
+
+class UserError(Exception):
+    """A mistake in what was asked for: a recipe key, a path, a name, a shape.
+
+    The message is one sentence that names what was given, where, and what would do. The command line prints it
+    and leaves with exit code 2; no traceback is shown.
+    """
+
+
+def nearest(given: str, accepted: list[str] | tuple[str, ...]) -> str:
+    """Returns a hint such as ``; did you mean 'sakd'?`` when one accepted name is close to the given one, or ''."""
+    import difflib
+
+    match = difflib.get_close_matches(given, accepted, n=1, cutoff=0.5)
+    return f"; did you mean '{match[0]}'?" if match else ""
+
+
+def unknown(kind: str, given: str, accepted: list[str] | tuple[str, ...]) -> UserError:
+    """Builds the refusal of an unknown name: what was given, the nearest accepted one, and all accepted ones."""
+    return UserError(f"unknown {kind} '{given}'{nearest(given, accepted)} (accepted: {', '.join(sorted(accepted))})")

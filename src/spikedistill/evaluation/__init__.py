@@ -1,0 +1,1 @@
+"""Evaluations: each takes a network and data and gives named values."""

@@ -1,0 +1,133 @@
+"""The contract of a method: what is trained, on which losses, and what is left of it afterwards.
+
+A method is one file: a class with its settings, and a line in ``methods/__init__.py``. The engine calls it and knows
+nothing else about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from spikedistill.errors import UserError
+
+NO_TEACHER, FROZEN_TEACHER, JOINT_TEACHER = "none", "frozen", "joint"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands.
+
+    Attributes:
+        epoch: number of the epoch, from 0.
+        epochs: how many there will be.
+    """
+
+    epoch: int
+    epochs: int
+
+
+class FrozenTeacher:
+    """A teacher that only answers: in eval mode, without gradients, and not a part of what is trained or saved.
+
+    It is no ``nn.Module`` so that a method that holds it neither registers its parameters nor puts it into train mode.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+
+class Method(nn.Module):
+    """Base class.
+
+    A subclass declares ``Settings`` (a frozen dataclass: the recipe's ``method:`` section beside ``name``), says which
+    teacher it wants, adds trainable extras as sub-modules, and defines ``forward``. What belongs to the student alone
+    lives in ``self.student``; everything else is an extra and is never part of the saved student.
+
+    Args:
+        student: the network to train (an SNN, unless ``spiking_student`` is False).
+        teacher: the teacher that ``teacher_role`` asks for; None for ``none``.
+        settings: an instance of the class's ``Settings``.
+        example: a few images ``[B, C, H, W]``, to learn the shapes of features from.
+    """
+
+    @dataclass(frozen=True)
+    class Settings:
+        __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    summary: ClassVar[str] = ""
+    teacher_role: ClassVar[str] = FROZEN_TEACHER
+    spiking_student: ClassVar[bool] = True
+
+    def __init__(self, student: nn.Module, teacher: nn.Module | None, settings: Any, example: Tensor) -> None:
+        super().__init__()
+        self.student = student
+        self.settings = settings
+        self.teacher: FrozenTeacher | None = None
+        if self.teacher_role != NO_TEACHER and teacher is None:
+            raise UserError("this method needs a teacher; give one in the recipe's section 'teacher' or as teacher=")
+        if self.teacher_role == FROZEN_TEACHER:
+            assert teacher is not None
+            self.teacher = FrozenTeacher(teacher)
+            check_classes(student, teacher, example)
+
+    def forward(self, images: Tensor, labels: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
+        """One step's losses.
+
+        Args:
+            images: ``[B, C, H, W]`` or ``[T, B, C, H, W]``.
+            labels: ``[B]``.
+            progress: for weights that change over training.
+
+        Returns:
+            The student's logits ``[B, K]`` and the named losses, each already weighted; the engine adds them up.
+        """
+        raise NotImplementedError  # pragma: no cover
+
+    def deployable(self) -> nn.Module:
+        """The plain student as it stands now: no factors, no branches, no projections. Evaluated and saved."""
+        return self.student
+
+    def byproducts(self) -> dict[str, nn.Module]:
+        """Other plain networks that training made, saved beside the student as ``<name>.safetensors``."""
+        return {}
+
+    def close(self) -> None:
+        """Takes everything of the method off the student and the teacher (feature taps)."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Method:
+        # The teacher follows the method to its device although it is not one of its sub-modules.
+        super()._apply(fn, recurse)
+        if self.teacher is not None:
+            self.teacher.network._apply(fn, recurse)
+        return self
+
+
+@torch.no_grad()
+def answer_shape(network: nn.Module, example: Tensor) -> torch.Size:
+    """Shape of a network's logits for ``example``, leaving its mode and its BatchNorm statistics as they were."""
+    training = network.training
+    network.eval()
+    try:
+        return network(example).shape
+    finally:
+        network.train(training)
+
+
+def check_classes(student: nn.Module, teacher: nn.Module, example: Tensor) -> None:
+    """Refuses a teacher whose number of classes is not the student's.
+
+    Raises:
+        UserError: the class counts differ.
+    """
+    ours, theirs = answer_shape(student, example)[-1], answer_shape(teacher, example)[-1]
+    if ours != theirs:
+        raise UserError(f"the teacher answers with {theirs} classes and the student with {ours}; they must be the same")

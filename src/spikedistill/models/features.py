@@ -1,0 +1,77 @@
+"""Named taps on the activations of any network: a feature before or after the spike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from spikedistill.errors import UserError, unknown
+
+SIDES = ("before", "after")
+
+
+class Taps:
+    """Records, at every forward pass, what enters or leaves chosen activations of a network.
+
+    Args:
+        network: any module.
+        points: feature name to the path of the activation module.
+        side: ``before`` (the activation's input: currents) or ``after`` (its output: spikes).
+
+    The recorded tensors are the folded ones, ``[T*B, ...]`` for an SNN (or ``[B, ...]`` where the current is constant
+    in time), with their gradients. ``values`` holds the last pass only; ``close`` removes the taps.
+    """
+
+    def __init__(self, network: nn.Module, points: Mapping[str, str], side: str) -> None:
+        if side not in SIDES:
+            raise unknown("feature side", side, SIDES)
+        self.values: dict[str, Tensor] = {}
+        modules = dict(network.named_modules())
+        self._handles = []
+        for name, path in points.items():
+            if path not in modules:
+                raise UserError(f"no module '{path}' in the network for feature '{name}'")
+            tapped = modules[path]
+            if side == "before":
+                self._handles.append(tapped.register_forward_pre_hook(self._before(name, tapped)))
+            else:
+                self._handles.append(tapped.register_forward_hook(self._after(name, tapped)))
+
+    # A deep copy of a tapped network carries these hooks along: what it computes must not be recorded here.
+
+    def _before(self, name: str, tapped: nn.Module) -> Callable[..., None]:
+        def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if module is tapped:
+                self.values[name] = inputs[0]
+
+        return record
+
+    def _after(self, name: str, tapped: nn.Module) -> Callable[..., None]:
+        def record(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if module is tapped:
+                self.values[name] = output
+
+        return record
+
+    def take(self) -> dict[str, Tensor]:
+        """The features of the last forward pass, forgotten here so that nothing outlives the step."""
+        values, self.values = self.values, {}
+        return values
+
+    def close(self) -> None:
+        """Removes the taps."""
+        for handle in self._handles:
+            handle.remove()
+        self.values = {}
+
+
+@contextmanager
+def taps(network: nn.Module, points: Mapping[str, str], side: str) -> Iterator[Taps]:
+    """``Taps`` that are removed at the end of a ``with`` block."""
+    tap = Taps(network, points, side)
+    try:
+        yield tap
+    finally:
+        tap.close()

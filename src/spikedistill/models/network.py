@@ -1,0 +1,146 @@
+"""The base of the registry's networks: written once, an ANN or an SNN by the activation it is given.
+
+A network is a ``stem`` (what precedes the first activation: analogue, computed once under direct coding), an
+``encoder`` (that first activation) and a ``body`` (from there to the logits).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from spikedistill.errors import UserError
+from spikedistill.models.activation import Activation, Clock, Spike, relu, spiking
+from spikedistill.spiking import LIF
+from spikedistill.spiking.time import fold, readout, unfold
+
+
+class Network(nn.Module):
+    """Base class: handles time, leaves the layers to its subclasses.
+
+    A subclass calls ``super().__init__(timesteps, neuron)`` first, makes each activation by ``self.activation()``,
+    and defines ``stem``, ``encoder``, ``body``, ``stages`` and ``blocks``.
+
+    Args:
+        timesteps: T of the SNN, or None for the ANN.
+        neuron: template of the SNN's neurons; None with timesteps takes ``LIF()``.
+
+    Attributes:
+        stages: name of each stage (``stage1`` ...) to the path of the activation module that ends it.
+        blocks: name of each block (``stage1.block1`` ...) to the path of the activation module that ends it.
+        in_channels, image_size: what an input must look like (``image_size`` None: any).
+        encoding: turns images ``[B, C, H, W]`` and T into a sequence ``[T, B, C, H, W]``; None is direct coding.
+        settings: how ``create_model`` built it, as a recipe's section ``student``.
+    """
+
+    stages: dict[str, str]
+    blocks: dict[str, str]
+    in_channels: int
+    image_size: int | None = None
+    encoding: Callable[[Tensor, int], Tensor] | None = None
+    settings: dict[str, object] | None = None
+
+    def __init__(self, timesteps: int | None = None, neuron: LIF | None = None) -> None:
+        super().__init__()
+        self._clock: Clock | None = None
+        self._timesteps = timesteps
+        if timesteps is not None:
+            self._clock = Clock(checked_timesteps(timesteps))
+            self._factory: Activation = spiking(neuron if neuron is not None else LIF(), self._clock)
+        else:
+            self._factory = relu
+
+    def activation(self) -> nn.Module:
+        """A fresh activation: ReLU in the ANN, a time-folded copy of the neuron in the SNN."""
+        return self._factory()
+
+    @property
+    def timesteps(self) -> int | None:
+        """T of the SNN (may be set at any time), None for an ANN."""
+        return self._timesteps
+
+    @timesteps.setter
+    def timesteps(self, value: int) -> None:
+        if self._clock is None:
+            raise UserError("an ANN has no timesteps to set; build the network with spiking=True")
+        self._timesteps = checked_timesteps(value)
+
+    @property
+    def spiking(self) -> bool:
+        """Whether this is the SNN."""
+        return self._clock is not None
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The first activation."""
+        raise NotImplementedError  # pragma: no cover
+
+    def stem(self, x: Tensor) -> Tensor:
+        """Images ``[N, C, H, W]`` to the first activation's input."""
+        raise NotImplementedError  # pragma: no cover
+
+    def encode(self, current: Tensor, direct: bool) -> Tensor:
+        """The stem's output to what the body takes: the first activation.
+
+        Args:
+            current: ``[B, ...]`` under direct coding, else ``[T*B, ...]`` (an ANN: ``[B, ...]``).
+            direct: direct coding, the current is the same at each of the T steps.
+
+        Returns:
+            ``[T*B, ...]``. A network whose shortcuts carry the current itself (membrane shortcuts) returns the current.
+        """
+        if not direct:
+            return self.encoder(current)
+        assert isinstance(self.encoder, Spike)
+        return self.encoder.encode(current)
+
+    def body(self, x: Tensor) -> Tensor:
+        """What ``encode`` returns to logits ``[N, K]``."""
+        raise NotImplementedError  # pragma: no cover
+
+    def forward(self, x: Tensor, per_step: bool = False) -> Tensor:
+        """Logits of images or sequences.
+
+        Args:
+            x: images ``[B, C, H, W]`` (direct coding: the same current at every step) or a sequence
+                ``[T, B, C, H, W]``, whose own length then is T. An ANN averages a sequence over time first.
+            per_step: return the logits of every step instead of their mean.
+
+        Returns:
+            ``[B, K]``, or ``[T, B, K]`` with ``per_step`` (an ANN's has T = 1).
+
+        Raises:
+            UserError: a tensor of another shape.
+        """
+        self._check(x)
+        if self._clock is None:
+            logits = self.body(self.encode(self.stem(readout(x) if x.dim() == 5 else x), direct=False))
+            return logits.unsqueeze(0) if per_step else logits
+        assert self._timesteps is not None
+        if x.dim() == 4 and self.encoding is not None:
+            x = self.encoding(x, self._timesteps)
+        direct = x.dim() == 4
+        steps = self._timesteps if direct else x.shape[0]
+        self._clock.timesteps = steps
+        logits = unfold(self.body(self.encode(self.stem(x if direct else fold(x)), direct)), steps)
+        return logits if per_step else readout(logits)
+
+    def _check(self, x: Tensor) -> None:
+        if x.dim() not in (4, 5) or x.shape[-3] != self.in_channels:
+            raise UserError(
+                f"the network takes images [B, {self.in_channels}, H, W] or sequences "
+                f"[T, B, {self.in_channels}, H, W], not {list(x.shape)}"
+            )
+        if self.image_size is not None and tuple(x.shape[-2:]) != (self.image_size, self.image_size):
+            raise UserError(
+                f"the network was built for images of {self.image_size}x{self.image_size} pixels, "
+                f"not {x.shape[-2]}x{x.shape[-1]}"
+            )
+
+
+def checked_timesteps(value: int) -> int:
+    """Returns ``value`` if it is a number of timesteps, at least 1; raises UserError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f"timesteps must be a whole number of at least 1, not {value!r}")
+    return value

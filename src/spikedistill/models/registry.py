@@ -1,0 +1,194 @@
+"""Every network by name: a line a network."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+
+from spikedistill.errors import UserError, unknown
+from spikedistill.models.msresnet import MsBasicBlock, MsBottleneck, MsResNet
+from spikedistill.models.network import Network, checked_timesteps
+from spikedistill.models.preresnet import PreActResNet
+from spikedistill.models.pyramidnet import PyramidNet
+from spikedistill.models.resnet import BasicBlock, Bottleneck, ResNet, SewBasicBlock, SewBottleneck
+from spikedistill.models.small import LeNet5, TwoConv
+from spikedistill.models.spikformer import Spikformer
+from spikedistill.models.vgg import LAYOUTS, VGG
+from spikedistill.spiking import LIF
+
+
+@dataclass(frozen=True)
+class ResNetLayout:
+    """A ResNet's published layout.
+
+    Attributes:
+        block: ``basic`` or ``bottleneck``.
+        depths: blocks per stage.
+        width: planes of the first stage; each further stage has twice as many.
+        hidden: width of a hidden layer before the classifier, in units of ``width``.
+    """
+
+    block: str
+    depths: tuple[int, ...]
+    width: int = 64
+    hidden: int = 0
+
+
+RESNETS: dict[str, ResNetLayout] = {
+    "resnet14": ResNetLayout("basic", (2, 2, 2), width=16),
+    "resnet18": ResNetLayout("basic", (2, 2, 2, 2)),
+    "resnet19": ResNetLayout("basic", (3, 3, 2), width=128, hidden=2),
+    "resnet20": ResNetLayout("basic", (3, 3, 3), width=16),
+    "resnet34": ResNetLayout("basic", (3, 4, 6, 3)),
+    "resnet50": ResNetLayout("bottleneck", (3, 4, 6, 3)),
+    "resnet101": ResNetLayout("bottleneck", (3, 4, 23, 3)),
+    "resnet152": ResNetLayout("bottleneck", (3, 8, 36, 3)),
+}
+
+# Prefix of the name to what builds the residual variant.
+VARIANTS: dict[str, tuple[Callable[..., Network], dict[str, type[nn.Module]]]] = {
+    "": (ResNet, {"basic": BasicBlock, "bottleneck": Bottleneck}),
+    "sew-": (ResNet, {"basic": SewBasicBlock, "bottleneck": SewBottleneck}),
+    "ms-": (MsResNet, {"basic": MsBasicBlock, "bottleneck": MsBottleneck}),
+}
+
+
+def _resnet(network: Callable[..., Network], block: type[nn.Module], layout: ResNetLayout) -> Callable[..., Network]:
+    def build(
+        *,
+        num_classes: int,
+        in_channels: int,
+        stem: str = "cifar",
+        width: int = layout.width,
+        timesteps: int | None = None,
+        neuron: LIF | None = None,
+    ) -> Network:
+        return network(
+            block,
+            layout.depths,
+            tuple(width * 2**i for i in range(len(layout.depths))),
+            num_classes=num_classes,
+            in_channels=in_channels,
+            stem=stem,
+            timesteps=timesteps,
+            neuron=neuron,
+            hidden=width * layout.hidden,
+        )
+
+    return build
+
+
+def _preact(depth: int, widen: int = 1) -> Callable[..., Network]:
+    def build(
+        *,
+        num_classes: int,
+        in_channels: int,
+        stem: str = "cifar",
+        width: int = 16,
+        timesteps: int | None = None,
+        neuron: LIF | None = None,
+    ) -> Network:
+        return PreActResNet(
+            (depth,) * 3,
+            (width * widen, 2 * width * widen, 4 * width * widen),
+            width,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            stem=stem,
+            timesteps=timesteps,
+            neuron=neuron,
+        )
+
+    return build
+
+
+MODELS: dict[str, Callable[..., Network]] = {
+    "2conv": TwoConv,
+    "lenet5": LeNet5,
+    **{name: partial(VGG, layout) for name, layout in LAYOUTS.items()},
+    **{
+        prefix + name: _resnet(network, blocks[layout.block], layout)
+        for prefix, (network, blocks) in VARIANTS.items()
+        for name, layout in RESNETS.items()
+    },
+    "preactresnet20": _preact(3),
+    "wrn16-2": _preact(2, widen=2),
+    "wrn28-4": _preact(4, widen=4),
+    "pyramidnet18": PyramidNet,
+    "spikformer-tiny": Spikformer,
+}
+
+
+def list_models() -> list[str]:
+    """The names that ``create_model`` accepts, sorted."""
+    return sorted(MODELS)
+
+
+def options_of(name: str) -> dict[str, inspect.Parameter]:
+    """The keyword options of a registered network beside ``timesteps`` and ``neuron``."""
+    if name not in MODELS:
+        raise unknown("model", name, list(MODELS))
+    parameters = inspect.signature(MODELS[name]).parameters
+    return {
+        key: value
+        for key, value in parameters.items()
+        if value.kind is inspect.Parameter.KEYWORD_ONLY and key not in ("timesteps", "neuron")
+    }
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int,
+    in_channels: int,
+    spiking: bool = False,
+    timesteps: int = 4,
+    neuron: LIF | None = None,
+    **options: int | str,
+) -> Network:
+    """Builds a registered network, as an ANN or as its spiking twin (same state-dict keys and shapes).
+
+    Args:
+        name: one of ``list_models()``.
+        num_classes: K, the number of logits.
+        in_channels: C of the images.
+        spiking: build the SNN.
+        timesteps: T of the SNN.
+        neuron: template that each layer copies; None takes ``LIF()``.
+        options: what the network offers beside, such as ``width``, ``stem``, ``image_size``.
+
+    Raises:
+        UserError: unknown name or option, or a value out of range.
+    """
+    accepted = options_of(name)
+    for key in options:
+        if key not in accepted:
+            raise unknown(f"option of model {name}", key, list(accepted))
+    for key, value in {"num_classes": num_classes, "in_channels": in_channels, **options}.items():
+        _check_option(name, accepted[key], value)
+    time = {"timesteps": checked_timesteps(timesteps), "neuron": neuron} if spiking else {}
+    network = MODELS[name](num_classes=num_classes, in_channels=in_channels, **options, **time)
+    network.settings = _recipe_section(name, {"num_classes": num_classes, "in_channels": in_channels, **options})
+    return network
+
+
+def _recipe_section(name: str, options: dict[str, int | str]) -> dict[str, object]:
+    """What a recipe's section ``student`` says to build this network again."""
+    named = ("num_classes", "in_channels", "image_size", "width", "stem")
+    section: dict[str, object] = {"model": name, **{key: options[key] for key in named if key in options}}
+    return section | {"options": {key: value for key, value in options.items() if key not in named}}
+
+
+def _check_option(name: str, option: inspect.Parameter, value: object) -> None:
+    """Refuses a value of another type than the option's default (options without one are whole numbers), or below 1."""
+    expected = int if option.default is inspect.Parameter.empty else type(option.default)
+    if type(value) is not expected:
+        kind = "a whole number" if expected is int else "a name"
+        raise UserError(f"model {name}: {option.name} must be {kind}, not {value!r}")
+    least = 0 if option.name == "hidden" else 1
+    if isinstance(value, int) and value < least:
+        raise UserError(f"model {name}: {option.name} must be at least {least}, not {value}")

@@ -1,0 +1,226 @@
+"""Recipes: everything that decides a run, in one YAML file with dotted overrides; refused where a key or a type is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from spikedistill.data import DataSettings
+from spikedistill.engine import OptimizerSettings, ScheduleSettings
+from spikedistill.errors import UserError, nearest, unknown
+from spikedistill.methods import METHODS, Method
+from spikedistill.models.registry import options_of
+
+FORBID = ConfigDict(extra="forbid", validate_default=True)
+Positive = Annotated[int, Field(ge=1)]
+
+
+class ModelSettings(BaseModel):
+    """A network by name. ``width`` and ``stem`` where the network has them; ``options`` for what else it offers.
+
+    ``num_classes``, ``in_channels`` and ``image_size`` are filled in from the data when a run starts.
+    """
+
+    model_config = FORBID
+    model: str
+    width: Positive | None = None
+    stem: str | None = None
+    num_classes: Positive | None = None
+    in_channels: Positive | None = None
+    image_size: Positive | None = None
+    options: dict[str, int | str] = {}
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword options for ``create_model``; refuses those that the network does not have."""
+        named = ("width", "stem", "num_classes", "in_channels", "image_size")
+        given = {**{key: getattr(self, key) for key in named}, **self.options}
+        chosen = {key: value for key, value in given.items() if value is not None}
+        accepted = options_of(self.model) if self.model else {}
+        for key in chosen:
+            if key not in accepted:
+                raise unknown(f"option of model {self.model}", key, list(accepted))
+        return chosen
+
+
+class TrainingSettings(BaseModel):
+    """How a network is trained; the student's stand at the top level of a recipe, the teacher's in its section."""
+
+    model_config = FORBID
+    epochs: Positive = 10
+    batch_size: Positive = 128
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    clip: Annotated[float, Field(gt=0)] | None = None
+    accumulate: Positive = 1
+
+
+class TeacherSettings(ModelSettings, TrainingSettings):
+    """The teacher: a network by name, and either where it is (``path``) or how it is trained.
+
+    ``path`` is a run folder (its own config says which network it holds) or a state-dict file (.safetensors, or .pt /
+    .pth read with weights_only=True). Without it the teacher is trained first, in the run's own folder ``teacher``.
+    """
+
+    model: str | None = None  # type: ignore[assignment]
+    path: str | None = None
+
+
+class InitSettings(BaseModel):
+    """Where the student's weights start: at random, as the teacher's (``copy``), or resampled from a larger teacher."""
+
+    model_config = FORBID
+    kind: Literal["random", "copy", "resample"] = "random"
+    shortcuts: bool = True
+
+
+class NeuronSettings(BaseModel):
+    """The neuron template, as the arguments of ``LIF``."""
+
+    model_config = FORBID
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.5
+    threshold: Annotated[float, Field(gt=0)] = 1.0
+    reset: Literal["hard", "soft"] = "hard"
+    detach_reset: bool = False
+    surrogate: Literal["triangle", "rectangle", "sigmoid", "arctan", "exponential"] = "triangle"
+    width: Annotated[float, Field(gt=0)] | None = None
+    fires_on: Literal[">=", ">"] = ">="
+    learn_decay: bool = False
+
+
+class Published(BaseModel):
+    """The figure that a recipe stands beside: top-1 accuracy in percent and where it is printed."""
+
+    model_config = FORBID
+    figure: float
+    source: str
+    timesteps: int | None = None
+    baseline: float | None = None
+    teacher: float | None = None
+    note: str = ""
+
+
+class Recipe(TrainingSettings):
+    """A whole run. See the fields' own classes for the sections.
+
+    ``student`` is None for a run on a network of the user's own; ``normalisation`` (mean, std) is filled in from the
+    data when a run starts.
+    """
+
+    name: str = "run"
+    description: str = ""
+    published: Published | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    timesteps: Positive = 4
+    out: str | None = None
+    data: DataSettings = DataSettings()
+    student: ModelSettings | None = None
+    neuron: NeuronSettings = NeuronSettings()
+    encoding: Literal["direct", "poisson"] = "direct"
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    teacher: TeacherSettings | None = None
+    init: InitSettings = InitSettings()
+    method: dict[str, Any]
+    device: str = "auto"
+    precision: Literal["auto", "32", "bf16", "16"] = "32"
+    compile: bool = False
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
+
+    def method_settings(self) -> Any:
+        """The method's own settings, validated."""
+        return _method_settings(self.method)
+
+    def method_class(self) -> type[Method]:
+        """The method."""
+        return METHODS[self.method["name"]]
+
+    def spiking_student(self) -> bool:
+        """Whether the trained network is an SNN."""
+        return self.method_class().spiking_student
+
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.out) if self.out else Path("runs") / f"{self.name}-seed{self.seed}"
+
+    def to_yaml(self) -> str:
+        """The resolved recipe; training it again is the same run."""
+        import yaml
+
+        plain = TypeAdapter(Recipe).dump_python(self, mode="json")
+        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def _method_settings(section: dict[str, Any]) -> Any:
+    given = dict(section)
+    name = given.pop("name", None)
+    if name is None:
+        raise UserError(f"the recipe's section 'method' needs a name (one of: {', '.join(sorted(METHODS))})")
+    if name not in METHODS:
+        raise unknown("method", str(name), list(METHODS))
+    kind = METHODS[name].Settings
+    try:
+        return TypeAdapter(kind).validate_python(given)
+    except ValidationError as error:
+        raise _sentence(error, ("method",), ["name", *(f.name for f in fields(kind))]) from None
+
+
+def _section_type(model: type, name: Any) -> type | None:
+    """The model or dataclass behind a section of ``model``, None for a plain value."""
+    if not (isinstance(model, type) and issubclass(model, BaseModel)) or name not in model.model_fields:
+        return None
+    annotation = model.model_fields[name].annotation
+    for option in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(option, type) and (issubclass(option, BaseModel) or is_dataclass(option)):
+            return option
+    return None
+
+
+def accepted_keys(location: Sequence[Any]) -> list[str]:
+    """The keys accepted in the section at ``location`` of a recipe (empty: the top level)."""
+    model: type | None = Recipe
+    for part in location:
+        model = _section_type(model, part) if model is not None else None
+    if model is None:
+        return []
+    return list(model.model_fields) if issubclass(model, BaseModel) else [f.name for f in fields(model)]
+
+
+def _sentence(error: ValidationError, prefix: tuple[str, ...] = (), accepted: Sequence[str] = ()) -> UserError:
+    """One sentence from pydantic's first error."""
+    first = error.errors()[0]
+    location = (*prefix, *first["loc"])
+    dotted = ".".join(str(part) for part in location)
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        names = list(accepted) or accepted_keys(location[:-1])
+        return UserError(
+            f"unknown recipe key '{dotted}'{nearest(str(location[-1]), names)} (accepted there: {', '.join(names)})"
+        )
+    if first["type"] == "missing":
+        return UserError(f"recipe key '{dotted}' is missing")
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return UserError(f"recipe key '{dotted}': {message}, not {first['input']!r}")
+
+
+def parse(content: Any, source: str = "recipe") -> Recipe:
+    """Validates a recipe's content.
+
+    Raises:
+        UserError: one sentence naming the first wrong key.
+    """
+    if not isinstance(content, dict):
+        raise UserError(f"{source} must be a YAML mapping of keys to values, not {type(content).__name__}")
+    try:
+        recipe = Recipe.model_validate(content)
+    except ValidationError as error:
+        raise _sentence(error) from None
+    recipe.method_settings()
+    if recipe.student is not None:
+        recipe.student.arguments()
+    if recipe.teacher is not None:
+        if recipe.teacher.model is None and recipe.teacher.path is None:
+            raise UserError("the recipe's section 'teacher' needs a model (a name) or a path (a trained one)")
+        recipe.teacher.arguments()
+    return recipe

@@ -1,0 +1,130 @@
+"""Shipped recipes by name, recipes from files, dotted overrides, and the smoke size of any recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from spikedistill.errors import UserError, unknown
+from spikedistill.models.registry import options_of
+from spikedistill.recipe import Recipe, parse
+
+SMOKE_EPOCHS, SMOKE_BATCH, SMOKE_IMAGES, SMOKE_WIDTH, SMOKE_SIZE = 2, 16, 48, 8, 32
+
+
+def list_recipes() -> list[str]:
+    """The names of the shipped recipes, sorted."""
+    folder = resources.files("spikedistill") / "recipes"
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def read_recipe(name_or_path: str, overrides: Sequence[str] = (), smoke: bool = False) -> Recipe:
+    """Reads a recipe, by shipped name or from a YAML file.
+
+    Args:
+        name_or_path: one of ``list_recipes()`` or the path of a file.
+        overrides: ``key=value`` with dotted keys; values are YAML.
+        smoke: shrink it to seconds.
+
+    Raises:
+        UserError: no such recipe, a file that is not YAML, a wrong key or type.
+    """
+    content = _read_yaml(name_or_path)
+    for override in overrides:
+        _override(content, override)
+    recipe = parse(content, f"recipe '{name_or_path}'")
+    return smoke_size(recipe) if smoke else recipe
+
+
+def _read_yaml(name_or_path: str) -> dict[str, Any]:
+    import yaml
+
+    shipped = list_recipes()
+    if name_or_path in shipped:
+        text = (resources.files("spikedistill") / "recipes" / f"{name_or_path}.yaml").read_text()
+    elif Path(name_or_path).is_file():
+        text = _read_text(Path(name_or_path))
+    elif name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
+        raise UserError(f"no recipe file at '{name_or_path}'")
+    else:
+        raise unknown("recipe", name_or_path, shipped)
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        where = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"recipe '{name_or_path}' is not valid YAML: {where}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"recipe '{name_or_path}' must be a YAML mapping of keys to values")
+    if name_or_path not in shipped:
+        content.setdefault("name", Path(name_or_path).stem)
+    return content
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"recipe file '{path}' cannot be read: {error}") from None
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    import yaml
+
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"an override is key=value, not '{override}'")
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise UserError(f"override '{override}': the value is not valid YAML") from None
+    section: Any = content
+    *path, last = key.split(".")
+    for part in path:
+        if section.get(part) is None:
+            section[part] = {}
+        section = section[part]
+        if not isinstance(section, dict):
+            raise UserError(f"override '{override}': '{part}' is a value, not a section")
+    section[last] = value
+
+
+def smoke_size(recipe: Recipe) -> Recipe:
+    """A recipe that runs every part of the given one in seconds: narrow networks, two epochs, few images.
+
+    The data become the embedded digits, brought to the recipe's number of channels and to at most 32x32 pixels, so that
+    nothing needs to be downloaded.
+    """
+    content = recipe.model_dump(mode="python")
+    content |= {"name": f"{recipe.name}-smoke", "epochs": SMOKE_EPOCHS, "batch_size": SMOKE_BATCH, "published": None}
+    content["precision"], content["compile"] = "32", False
+    content["data"] = smoke_data(recipe)
+    _narrow(content["student"])
+    if content["teacher"] is not None:
+        content["teacher"] |= {"epochs": SMOKE_EPOCHS, "batch_size": SMOKE_BATCH, "path": None}
+        content["teacher"]["model"] = content["teacher"]["model"] or content["student"]["model"]
+        _narrow(content["teacher"])
+    return Recipe.model_validate(content)
+
+
+def smoke_data(recipe: Recipe) -> dict[str, Any]:
+    """The ``data`` section of a recipe's smoke size."""
+    from spikedistill.data import nominal_shape
+
+    channels, side = nominal_shape(recipe.data)
+    return {
+        "name": "digits",
+        "size": min(side, SMOKE_SIZE),
+        "channels": channels,
+        "subset": SMOKE_IMAGES,
+        "test_subset": SMOKE_IMAGES,
+        "validation": 0.25 if recipe.data.validation else 0.0,
+        "augment": recipe.data.augment,
+    }
+
+
+def _narrow(model: dict[str, Any]) -> None:
+    accepted = options_of(model["model"])
+    if "width" in accepted:
+        model["width"] = min(SMOKE_WIDTH, model["width"] or SMOKE_WIDTH)

@@ -1,0 +1,18 @@
+"""Reads run folders and shows them: tables for the terminal, Markdown and HTML, and one self-contained page."""
+
+from spikedistill.report.page import summary_sentence, write_report
+from spikedistill.report.runs import Run, find_runs, read_run
+from spikedistill.report.table import Table, print_table, table, to_html, to_markdown
+
+__all__ = [
+    "Run",
+    "Table",
+    "find_runs",
+    "print_table",
+    "read_run",
+    "summary_sentence",
+    "table",
+    "to_html",
+    "to_markdown",
+    "write_report",
+]

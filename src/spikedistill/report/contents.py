@@ -1,0 +1,107 @@
+"""What a report is made of before it is drawn: blocks of comparable rows with their names and colours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from spikedistill.report import plots
+from spikedistill.report.groups import PLAIN_ANN, PLAIN_SNN
+from spikedistill.report.runs import Run
+from spikedistill.report.table import Row, Table, provenance, table
+
+
+@dataclass(frozen=True)
+class Block:
+    """What belongs on common axes: the rows of one data set and one student, a name and a colour class for each."""
+
+    dataset: str
+    model: str
+    table: Table
+    names: list[str]
+    colours: list[str]
+
+    @property
+    def best(self) -> int:
+        """Index of the row to show first: the distilled SNN of highest accuracy, else the last finished row."""
+        finished = [
+            (not row.group.is_baseline, row.accuracy.mean if not row.group.is_baseline else index, -index)
+            for index, row in enumerate(self.table.rows)
+            if row.accuracy
+        ]
+        return -max(finished)[2] if finished else len(self.table.rows) - 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a section may draw from."""
+
+    runs: list[Run]
+    blocks: list[Block]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One section: a sentence or two on how to read it (plain text) and its HTML."""
+
+    intro: str
+    body: str
+
+
+Section = Callable[[Report], Part | None]
+
+
+def arrange(runs: Sequence[Run]) -> Report:
+    """Sorts runs into blocks and gives every method one colour through the whole page."""
+    compared = table(runs)
+    colours: dict[str, str] = {}
+    blocks = []
+    for place in dict.fromkeys((row.group.dataset, row.group.model) for row in compared.rows):
+        rows = [row for row in compared.rows if (row.group.dataset, row.group.model) == place]
+        mine = table([run for row in rows for run in row.group.runs])
+        names = [_name(row, rows) for row in rows]
+        for row, name in zip(rows, names, strict=True):
+            if row.group.method in (PLAIN_ANN, PLAIN_SNN):
+                colours[name] = "c0" if row.group.method == PLAIN_SNN else "ca"
+        for name in names:
+            taken = sum(colour not in ("c0", "ca") for colour in colours.values())
+            colours.setdefault(name, f"c{taken % 6 + 1}")
+        blocks.append(Block(*place, mine, names, [colours[name] for name in names]))
+    return Report(list(runs), blocks)
+
+
+def _name(row: Row, rows: Sequence[Row]) -> str:
+    twins = [other for other in rows if other.group.label == row.group.label]
+    return row.group.label if len(twins) == 1 else f"{row.group.label}, T={row.group.timesteps}"
+
+
+def place(block: Block, report: Report) -> str:
+    """The block's heading, left out where the page has only one block and its title says it."""
+    return f"<h3>{escape(block.dataset)}, {escape(block.model)}</h3>" if len(report.blocks) > 1 else ""
+
+
+def charts(block: Block, report: Report, drawn: Sequence[str]) -> str:
+    """The block's heading and a grid of SVG charts, or nothing where there are none."""
+    return place(block, report) + grid([chart(one) for one in drawn], block) if drawn else ""
+
+
+def grid(charts: Sequence[str], block: Block) -> str:
+    """Figures side by side as the width allows, with what stands behind them."""
+    note = f'<p class="note">{escape(provenance(block.table.rows))}</p>'
+    return f'<div class="charts{" many" if len(charts) > plots.MAX_OVERLAY else ""}">{"".join(charts)}</div>{note}'
+
+
+def chart(drawn: str) -> str:
+    """An SVG chart as a figure of the page."""
+    return f'<figure class="chart">{drawn}</figure>'
+
+
+def part(intro: str, body: str, report: Report, file: str) -> Part | None:
+    """A section drawn from ``file``, with the runs that lack it named; None where there is nothing to say."""
+    lacking = [f"{run.name}, seed {run.seed}" for run in report.runs if file in run.missing]
+    if not body and not lacking:
+        return None
+    named = "; ".join(lacking[:6]) + (f" and {len(lacking) - 6} more" if len(lacking) > 6 else "")
+    note = f'<p class="note missing">{escape(f"{file} is missing, not shown here: {named}.")}</p>' if lacking else ""
+    return Part(intro, body + note)

@@ -1,0 +1,166 @@
+"""Puts the runs that differ only in their seed together, and names what sets one group apart from another."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from spikedistill.report.runs import Run
+
+PLAIN_ANN, PLAIN_SNN = "ann", "snn"
+_SHOWN_AS = {PLAIN_ANN: "ANN", PLAIN_SNN: "plain SNN"}
+_NOT_SETTINGS = frozenset({"seed", "out", "name", "published", "path", "device", "workers", "resume", "data_path"})
+"""Recipe keys, at any depth, that may differ between two runs of one group."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (n - 1 in the denominator) of n values; ``sd`` is None for n = 1."""
+
+    n: int
+    mean: float
+    sd: float | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one recipe under several seeds.
+
+    ``label`` is the method's name, followed by what sets it apart where several variants of it stand side by side.
+    ``settings`` maps dotted recipe keys to values, without those that may differ between seeds.
+    """
+
+    dataset: str
+    model: str
+    timesteps: int | None
+    method: str
+    label: str
+    settings: dict[str, Any]
+    runs: tuple[Run, ...]
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether nothing was distilled here: the plain SNN or the ANN."""
+        return self.method in _SHOWN_AS
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Accuracy of the last epoch of each finished run, in percent."""
+        return [run.accuracy for run in self.runs if run.accuracy is not None]
+
+    @property
+    def accuracy(self) -> Spread | None:
+        """Mean and standard deviation of ``accuracies``."""
+        return spread(self.accuracies)
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the finished runs, in order."""
+        return sorted(run.seed for run in self.runs if run.finished and run.seed is not None)
+
+
+def spread(values: Iterable[float | None]) -> Spread | None:
+    """Mean and sample standard deviation of the values that are there, or None when none is."""
+    present = [value for value in values if value is not None]
+    if not present:
+        return None
+    return Spread(len(present), statistics.fmean(present), statistics.stdev(present) if len(present) > 1 else None)
+
+
+def group_runs(runs: Iterable[Run]) -> list[Group]:
+    """Groups runs by data set, model, method, timesteps and settings.
+
+    Order: data set and model as they first appear; within them by timesteps, the ANN and the plain SNN first, then
+    by falling accuracy.
+    """
+    families: dict[tuple[str, str, int | None, str], list[Run]] = {}
+    for run in runs:
+        families.setdefault((run.dataset, run.model, run.timesteps, run.method), []).append(run)
+    groups = []
+    for (dataset, model, timesteps, method), family in families.items():
+        members = _variants(family)
+        for label, found in zip(_labels(_SHOWN_AS.get(method, method), members), members, strict=True):
+            groups.append(Group(dataset, model, timesteps, method, label, _settings(found[0]), tuple(found)))
+    appearance = {place: index for index, place in enumerate(dict.fromkeys((g.dataset, g.model) for g in groups))}
+    return sorted(groups, key=lambda g: (appearance[g.dataset, g.model], *_rank(g)))
+
+
+def plain_snn_of(group: Group, groups: Iterable[Group]) -> Group | None:
+    """The plain SNN that a group is measured against: same data, model and timesteps.
+
+    Where several were run, the one that differs in nothing but method and teacher; None where that is not clear.
+    """
+    if group.is_baseline:
+        return None
+    place = (group.dataset, group.model, group.timesteps)
+    plain = [g for g in groups if g.method == PLAIN_SNN and (g.dataset, g.model, g.timesteps) == place and g.accuracy]
+    alike = [g for g in plain if not training_differences(group, g)]
+    candidates = alike or plain
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def training_differences(first: Group, second: Group) -> list[str]:
+    """The recipe keys, method and teacher aside, in which two groups differ."""
+    keys = {key for key in first.settings | second.settings if key.split(".")[0] not in ("method", "teacher")}
+    return sorted(key for key in keys if first.settings.get(key) != second.settings.get(key))
+
+
+def _variants(runs: list[Run]) -> list[list[Run]]:
+    """Runs of one method apart by settings; a seed that comes twice is set apart by the path of its teacher."""
+    variants: list[list[Run]] = []
+    for alike in _split(runs, lambda run: repr(sorted(_settings(run).items()))):
+        twice = len({run.seed for run in alike}) < len(alike)
+        variants += _split(alike, lambda run: repr(run.config.get("teacher"))) if twice else [alike]
+    return [sorted(found, key=lambda run: run.seed or 0) for found in variants]
+
+
+def _split(runs: list[Run], key: Callable[[Run], str]) -> list[list[Run]]:
+    parts: dict[str, list[Run]] = {}
+    for run in runs:
+        parts.setdefault(key(run), []).append(run)
+    return list(parts.values())
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    return _flat(run.config)
+
+
+def _flat(node: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        if key == "name" and prefix == "method.":
+            continue
+        if key in _NOT_SETTINGS and not (key == "name" and prefix):
+            continue
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _labels(method: str, variants: list[list[Run]]) -> list[str]:
+    """One label a variant: what differs if that is short, else the recipe's name, a number as a last resort."""
+    if len(variants) == 1:
+        return [method]
+    settings = [_settings(runs[0]) for runs in variants]
+    keys = list(dict.fromkeys(key for flat in settings for key in flat))
+    differing = [key for key in keys if any(flat.get(key) != settings[0].get(key) for flat in settings)]
+    names = [runs[0].name for runs in variants]
+    if len(differing) not in (1, 2) and len(set(names)) == len(names):
+        return [f"{method} ({name})" for name in names]
+    labels = []
+    for flat in settings:
+        told = ", ".join(f"{key.removeprefix('method.')}={flat.get(key)}" for key in differing)
+        labels.append(f"{method} ({told})")
+    if len(set(labels)) == len(labels) and max(map(len, labels)) <= 60:
+        return labels
+    return [f"{method} #{index}" for index in range(1, len(variants) + 1)]
+
+
+def _rank(group: Group) -> tuple[float, int, float, str]:
+    accuracy = group.accuracy
+    order = [PLAIN_ANN, PLAIN_SNN].index(group.method) if group.is_baseline else 2
+    return (group.timesteps or 0, order, -accuracy.mean if accuracy else 1.0, group.label)

@@ -1,0 +1,249 @@
+"""Reads run folders: config.yaml, summary.json and, where they exist, metrics.csv and evaluation.json.
+
+Nothing here runs code from a folder: YAML is loaded safely, the rest is JSON and CSV. A run that was stopped has no
+summary.json yet; it is read as far as it got and says what is missing.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spikedistill.errors import UserError
+from spikedistill.report.evaluation import Evaluation, parse_evaluation
+
+CONFIG, SUMMARY, METRICS, EVALUATION = "config.yaml", "summary.json", "metrics.csv", "evaluation.json"
+_NOT_RUNS = ("teacher", "checkpoints")
+"""Sub-folders a search does not enter: a teacher belongs to its student's run and is no row of its own."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published accuracy to stand beside ours: percent, where it is printed, its timesteps, and a remark."""
+
+    figure: float
+    source: str = ""
+    timesteps: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder. Accuracies are in percent, ``firing_rate`` is spikes per neuron and timestep (0 to 1).
+
+    ``metrics`` holds the columns of metrics.csv in order of epochs, ``None`` where a cell is empty or not finite.
+    ``missing`` names the files that are not there.
+    """
+
+    path: Path
+    name: str
+    method: str
+    dataset: str
+    model: str
+    timesteps: int | None = None
+    seed: int | None = None
+    accuracy: float | None = None
+    teacher_accuracy: float | None = None
+    firing_rate: float | None = None
+    parameters: int | None = None
+    epochs: int | None = None
+    wall_seconds: float | None = None
+    device: str = "unknown"
+    torch: str = "unknown"
+    commit: str = "unknown"
+    published: Published | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, list[float | None]] = field(default_factory=dict)
+    evaluation: Evaluation | None = None
+    missing: tuple[str, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end and its last epoch was measured."""
+        return self.accuracy is not None
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs that left a row in metrics.csv."""
+        return len(self.metrics.get("epoch", []))
+
+
+def find_runs(paths: str | Path | Iterable[str | Path]) -> list[Run]:
+    """Reads every run below the given paths.
+
+    Args:
+        paths: run folders, or folders that hold runs at any depth. Sub-folders called ``teacher`` are passed over
+            unless one is named here itself.
+
+    Raises:
+        UserError: a path does not exist, holds no run, or holds a broken one.
+    """
+    folders: dict[Path, Path] = {}
+    for given in [paths] if isinstance(paths, (str, Path)) else paths:
+        path = Path(given)
+        if not path.exists():
+            raise UserError(f"no such run folder: {path}")
+        found = [path] if _is_run(path) else list(_below(path))
+        if not found:
+            raise UserError(f"no run in {path}: a run folder holds {CONFIG} and {SUMMARY}, as 'train' and 'demo' write")
+        folders.update({folder.resolve(): folder for folder in found})
+    return [read_run(folder) for folder in folders.values()]
+
+
+def read_run(path: str | Path) -> Run:
+    """Reads one run folder.
+
+    Raises:
+        UserError: config.yaml is not there, or a file is broken; the message names the file and the fault.
+    """
+    folder = Path(path)
+    config = _read_config(folder / CONFIG)
+    missing = tuple(name for name in (SUMMARY, METRICS, EVALUATION) if not (folder / name).is_file())
+    summary = {} if SUMMARY in missing else _read_json(folder / SUMMARY)
+    metrics = {} if METRICS in missing else _read_metrics(folder / METRICS)
+    evaluation = (
+        None if EVALUATION in missing else parse_evaluation(_read_json(folder / EVALUATION), str(folder / EVALUATION))
+    )
+    where = _Fields(config | summary, folder / (CONFIG if SUMMARY in missing else SUMMARY))
+    return Run(
+        path=folder,
+        name=str(config.get("name") or folder.resolve().name),
+        method=_name(where.values.get("method")),
+        dataset=_name(summary.get("dataset") or config.get("data")),
+        model=_name(summary.get("model") or config.get("student")),
+        timesteps=where.integer("timesteps"),
+        seed=where.integer("seed"),
+        accuracy=where.number("student_accuracy"),
+        teacher_accuracy=where.number("teacher_accuracy"),
+        firing_rate=where.number("firing_rate"),
+        parameters=where.integer("parameters"),
+        epochs=where.integer("epochs"),
+        wall_seconds=where.number("wall_seconds"),
+        device=str(summary.get("device") or "unknown"),
+        torch=str(summary.get("torch") or "unknown"),
+        commit=str(summary.get("commit") or "unknown")[:10],
+        published=_published(summary.get("published") or config.get("published"), where.path),
+        config=config,
+        metrics=metrics,
+        evaluation=evaluation,
+        missing=missing,
+    )
+
+
+def _is_run(path: Path) -> bool:
+    return (path / CONFIG).is_file() or (path / SUMMARY).is_file()
+
+
+def _below(root: Path) -> Iterable[Path]:
+    for folder, subfolders, _ in os.walk(root):
+        if _is_run(Path(folder)):
+            subfolders.clear()
+            yield Path(folder)
+        subfolders[:] = sorted(name for name in subfolders if name not in _NOT_RUNS and not name.startswith("."))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    import yaml
+
+    if not path.is_file():
+        raise UserError(f"not a run folder: {path} is missing")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
+        raise UserError(f"{path} cannot be read: {_first_line(fault)}") from fault
+    if not isinstance(config, dict):
+        raise UserError(f"{path} must hold a mapping of settings, not {type(config).__name__}")
+    return config
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise UserError(f"{path} cannot be read: {_first_line(fault)}") from fault
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold an object, not {type(content).__name__}")
+    return content
+
+
+def _read_metrics(path: Path) -> dict[str, list[float | None]]:
+    """Columns by name. An epoch written twice (a resumed run) counts once, as it was written last."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            columns = list(reader.fieldnames or [])
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as fault:
+        raise UserError(f"{path} cannot be read: {_first_line(fault)}") from fault
+    if "epoch" not in columns:
+        raise UserError(f"{path} has no column 'epoch' (columns: {', '.join(columns) or 'none'})")
+    by_epoch: dict[float, list[float | None]] = {}
+    for line, row in rows:
+        if row.pop(None, None):  # type: ignore[call-overload]
+            raise UserError(f"{path}, line {line}: more cells than the {len(columns)} columns of its first line")
+        cells = [_cell(row[column], column, line, path) for column in columns]
+        epoch = cells[columns.index("epoch")]
+        if epoch is not None:
+            by_epoch[epoch] = cells
+    ordered = [by_epoch[epoch] for epoch in sorted(by_epoch)]
+    return {column: [cells[index] for cells in ordered] for index, column in enumerate(columns)}
+
+
+def _cell(text: str, column: str, line: int, path: Path) -> float | None:
+    if not text.strip():
+        return None
+    try:
+        value = float(text)
+    except ValueError as fault:
+        raise UserError(f"{path}, line {line}: '{text}' in column '{column}' is not a number") from fault
+    return value if math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """Typed look-up in a summary, refusing what is not a number with the file's path."""
+
+    values: dict[str, Any]
+    path: Path
+
+    def number(self, key: str) -> float | None:
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise UserError(f"{self.path}: '{key}' must be a number, not {value!r}")
+        return float(value) if math.isfinite(value) else None
+
+    def integer(self, key: str) -> int | None:
+        value = self.number(key)
+        return None if value is None else int(value)
+
+
+def _published(value: Any, path: Path) -> Published | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: 'published' must be a mapping with 'figure' and 'source', not {value!r}")
+    fields = _Fields(value, path)
+    figure = fields.number("figure")
+    if figure is None:
+        return None
+    source, note = str(value.get("source") or ""), str(value.get("note") or "")
+    return Published(figure, source, fields.integer("timesteps"), note)
+
+
+def _name(value: Any) -> str:
+    """The name in a recipe entry that is either a name or a mapping with one."""
+    if isinstance(value, dict):
+        value = value.get("name") or value.get("model") or value.get("path")
+    return "unknown" if value is None else str(value)
+
+
+def _first_line(fault: Exception) -> str:
+    return " ".join(str(fault).split())[:200]

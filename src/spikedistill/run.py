@@ -1,0 +1,303 @@
+"""Puts the parts together: a recipe becomes a run folder."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from spikedistill.build import load_run, load_teacher, make_network, resolved
+from spikedistill.data import Data, Loader, open_data
+from spikedistill.engine import Trainer, TrainSettings
+from spikedistill.engine.checkpoint import write_durably
+from spikedistill.engine.devices import make_fabric, resolve_device, resolve_precision
+from spikedistill.engine.progress import Reporter
+from spikedistill.errors import UserError
+from spikedistill.evaluation.accuracy import Evaluation, evaluate, raster
+from spikedistill.methods.base import FROZEN_TEACHER, JOINT_TEACHER, check_classes
+from spikedistill.recipe import ModelSettings, Recipe
+from spikedistill.runfolder import STUDENT, commit, read_json, save_network, write_json
+from spikedistill.transfer import TRANSFERS
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+EVALUATION_BATCH = 250
+SUMMARY, CONFIG = "summary.json", "config.yaml"
+
+
+@dataclass
+class Run:
+    """A finished run.
+
+    Attributes:
+        student: the trained network, in eval mode, on the CPU.
+        summary: the contents of ``summary.json``.
+        folder: the run folder.
+    """
+
+    student: nn.Module
+    summary: dict[str, Any]
+    folder: Path
+
+
+@dataclass
+class Parts:
+    """What a run is made of; ``teacher`` is None where the method has none or where it must be trained first."""
+
+    recipe: Recipe
+    data: Data
+    student: nn.Module
+    teacher: nn.Module | None
+
+
+def train(recipe: Recipe, *, resume: bool = False, verbose: bool = True) -> Run:
+    """Runs a recipe to its end.
+
+    Everything that can be refused is refused before the run folder is made.
+
+    Args:
+        recipe: what to run.
+        resume: go on from the last checkpoint of the recipe's run folder; a finished run is returned as it is.
+        verbose: show progress.
+
+    Raises:
+        UserError: the recipe cannot be run, or its folder already holds a run and ``resume`` is False.
+    """
+    if recipe.student is None:
+        raise UserError("the recipe has no section 'student'; say which network to train: student.model=")
+    folder = recipe.folder()
+    if resume and (folder / SUMMARY).is_file():
+        return Run(load_run(folder), read_json(folder / SUMMARY), folder)
+    refuse_occupied(folder, resume)
+    parts = assemble(recipe)
+    return execute(parts, resume=resume, verbose=verbose)
+
+
+def refuse_occupied(folder: Path, resume: bool) -> None:
+    """Refuses a folder that cannot take this run.
+
+    Raises:
+        UserError: it holds a run and ``resume`` is False, or it is something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"out '{folder}' is a file, not a folder")
+    if (folder / CONFIG).exists() and not resume:
+        raise UserError(f"'{folder}' already holds a run; go on with --resume or choose another folder with out=")
+
+
+def assemble(recipe: Recipe) -> Parts:
+    """Opens the data and builds the networks of a recipe.
+
+    Raises:
+        UserError: data, networks or method that do not fit each other.
+    """
+    assert recipe.student is not None
+    method = recipe.method_class()
+    resolve_precision(recipe.precision, resolve_device(recipe.device))
+    data = open_data(recipe.data, recipe.seed)
+    recipe = recipe.model_copy(update={"normalisation": (data.info.mean, data.info.std)})
+    recipe.student = resolved(recipe.student, data.info, "student")
+    torch.manual_seed(recipe.seed)
+    student = make_network(recipe.student, method.spiking_student, recipe, data.info)
+    teacher = None
+    if method.teacher_role == FROZEN_TEACHER or recipe.init.kind != "random":
+        section = recipe.teacher
+        if section is None:
+            name = recipe.method["name"]
+            raise UserError(f"method '{name}' needs a teacher: add a section 'teacher' with a model or a path")
+        if section.path is not None:
+            path = Path(section.path)
+            if not path.exists():
+                raise UserError(f"no teacher at teacher.path '{path}'")
+            fitting = section if path.is_dir() else resolved(section, data.info, "teacher")
+            teacher = load_teacher(recipe, fitting, path)
+            check_classes(student, teacher, torch.zeros(1, *data.info.shape))
+        else:
+            recipe.teacher = resolved(section, data.info, "teacher")  # type: ignore[assignment]
+    elif method.teacher_role == JOINT_TEACHER:
+        section = resolved(recipe.teacher or recipe.student, data.info, "teacher")
+        teacher = make_network(section, False, recipe)
+    return Parts(recipe, data, student, teacher)
+
+
+def teacher_recipe(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe that trains a run's teacher, in ``folder``."""
+    section = recipe.teacher
+    assert section is not None
+    model = ModelSettings.model_validate({key: getattr(section, key) for key in ModelSettings.model_fields})
+    shared = ("epochs", "batch_size", "optimizer", "schedule", "clip", "accumulate")
+    updates: dict[str, Any] = {key: getattr(section, key) for key in shared}
+    updates |= {
+        "name": f"{recipe.name}-teacher",
+        "description": "",
+        "published": None,
+        "out": str(folder),
+        "student": model,
+        "teacher": None,
+        "method": {"name": "ann"},
+        "encoding": "direct",
+        "init": type(recipe.init)(),
+    }
+    return recipe.model_copy(update=updates)
+
+
+def execute(parts: Parts, *, resume: bool, verbose: bool) -> Run:
+    """Trains what ``assemble`` (or a user) put together, and writes the run folder."""
+    recipe, folder = parts.recipe, parts.recipe.folder()
+    fresh = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_durably(folder / CONFIG, recipe.to_yaml().encode())
+        needs_one = recipe.method_class().teacher_role == FROZEN_TEACHER or recipe.init.kind != "random"
+        teacher, teacher_accuracy = parts.teacher, None
+        if needs_one and teacher is None:
+            trained = train(teacher_recipe(recipe, folder / "teacher"), resume=True, verbose=verbose)
+            teacher, teacher_accuracy = trained.student, trained.summary["student_accuracy"]
+        return _train_student(parts, teacher, teacher_accuracy, resume=resume, verbose=verbose)
+    except UserError:
+        if fresh and not (folder / "metrics.csv").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _train_student(
+    parts: Parts, teacher: nn.Module | None, teacher_accuracy: float | None, *, resume: bool, verbose: bool
+) -> Run:
+    recipe, data, folder = parts.recipe, parts.data, parts.recipe.folder()
+    started = time.perf_counter()
+    device = resolve_device(recipe.device)
+    precision = resolve_precision(recipe.precision, device)
+    fabric = make_fabric(device, precision)
+    transfer = TRANSFERS[recipe.init.kind](teacher, parts.student, recipe.init) if teacher is not None else None
+    method_class = recipe.method_class()
+    torch.manual_seed(recipe.seed + 1)  # extras do not depend on how many numbers the networks drew
+    example = torch.zeros(2, *data.info.shape)
+    method = method_class(parts.student, teacher, recipe.method_settings(), example)
+    loader = Loader(
+        data.train,
+        data.info,
+        batch_size=recipe.batch_size,
+        device=fabric.device,
+        augment=data.augment,
+        shuffle=True,
+        seed=recipe.seed,
+        drop_last=len(data.train) >= recipe.batch_size,
+    )
+    label = f"{recipe.name} seed {recipe.seed}"
+    trainer = Trainer(
+        fabric,
+        method,
+        loader,
+        train_settings(recipe),
+        folder,
+        lambda network: _validation(network, data, fabric),
+        Reporter(label, verbose),
+    )
+    resumed = trainer.resume() if resume else False
+    rows = trainer.fit()
+    method.close()
+    student = method.deployable()
+    if teacher is not None and teacher_accuracy is None:
+        taught_by = method.byproducts().get("ann", teacher)
+        teacher_accuracy = evaluate_part(taught_by, data, fabric).accuracy
+    result = evaluate_part(student, data, fabric)
+    _write_results(parts, student, result, fabric)
+    for name, network in method.byproducts().items():
+        save_network(network, folder / f"{name}.safetensors")
+    if transfer is not None:
+        write_json(folder / "transfer.json", [asdict(entry) for entry in transfer])
+    summary = {
+        "name": recipe.name,
+        "method": recipe.method["name"],
+        "model": recipe.student.model if recipe.student else type(student).__name__,
+        "dataset": data.info.name,
+        "student_accuracy": result.accuracy,
+        "teacher_accuracy": teacher_accuracy,
+        "teacher": recipe.teacher.model if recipe.teacher else None,
+        "timesteps": result.timesteps,
+        "seed": recipe.seed,
+        "epochs": recipe.epochs,
+        "device": _device_name(fabric.device),
+        "precision": precision,
+        "torch": torch.__version__,
+        "commit": commit(),
+        "wall_seconds": sum(row["seconds"] for row in rows),
+        "session_seconds": time.perf_counter() - started,
+        "resumed": resumed,
+        "firing_rate": result.mean_firing_rate,
+        "parameters": sum(p.numel() for p in student.parameters()),
+        "train_images": len(data.train),
+        "test_images": result.count,
+        "published": recipe.published.model_dump() if recipe.published else None,
+    }
+    write_json(folder / SUMMARY, summary)
+    return Run(student.cpu().eval(), summary, folder)
+
+
+def train_settings(recipe: Recipe) -> TrainSettings:
+    """What the loop needs of a recipe."""
+    return TrainSettings(
+        epochs=recipe.epochs,
+        optimizer=recipe.optimizer,
+        schedule=recipe.schedule,
+        clip=recipe.clip,
+        accumulate=recipe.accumulate,
+        checkpoint_minutes=recipe.checkpoint_minutes,
+        compile=recipe.compile,
+    )
+
+
+def _validation(network: nn.Module, data: Data, fabric: Fabric) -> dict[str, float]:
+    if data.validation is None:
+        return {}
+    loader = Loader(
+        data.validation, data.info, batch_size=EVALUATION_BATCH, device=fabric.device, shuffle=False, seed=0
+    )
+    with fabric.autocast():
+        return {"validation_accuracy": evaluate(network, loader, len(data.info.classes)).accuracy}
+
+
+def evaluate_part(network: nn.Module, data: Data, fabric: Fabric) -> Evaluation:
+    """The test part's evaluation, in float32 whatever the training's precision was."""
+    loader = Loader(data.test, data.info, batch_size=EVALUATION_BATCH, device=fabric.device, shuffle=False, seed=0)
+    return evaluate(network.to(fabric.device), loader, len(data.info.classes))
+
+
+def _write_results(parts: Parts, student: nn.Module, result: Evaluation, fabric: Fabric) -> None:
+    folder, data = parts.recipe.folder(), parts.data
+    save_network(student, folder / STUDENT)
+    loader = Loader(data.test, data.info, batch_size=1, device=fabric.device, shuffle=False, seed=0)
+    images, labels = next(iter(loader.epoch(0)))
+    with torch.inference_mode():
+        student.eval()
+        prediction = int(student(images).argmax(-1))
+    shape = (-1, 1, 1)
+    pixels = images[0].cpu() * torch.tensor(data.info.std).view(shape) + torch.tensor(data.info.mean).view(shape)
+    content = {
+        "timesteps": result.timesteps,
+        "accuracy": result.accuracy,
+        "accuracy_per_timestep": result.accuracy_per_timestep,
+        "firing_rate": result.firing_rate,
+        "confusion": result.confusion,
+        "classes": list(data.info.classes),
+        "example": {
+            "index": 0,
+            "image": (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).tolist(),
+            "label": int(labels),
+            "prediction": prediction,
+            "raster": raster(student, images[0]),
+        },
+    }
+    write_json(folder / "evaluation.json", content)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({torch.get_num_threads()} threads)"

@@ -1,0 +1,120 @@
+"""The run folder: what a run leaves on disk, and reading a trained network back from it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikedistill.engine.checkpoint import write_durably
+from spikedistill.errors import UserError
+
+STUDENT = "student.safetensors"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON durably; a number that is not finite becomes null, which every reader of JSON knows."""
+    write_durably(path, (json.dumps(_finite(content), indent=2, allow_nan=False) + "\n").encode())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def save_network(network: nn.Module, path: Path) -> None:
+    """Writes a network's state as safetensors."""
+    from safetensors.torch import save
+
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
+    write_durably(path, save(state))
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Reads a state dict: safetensors, or a torch file with ``weights_only=True``. No code of the file is ever run.
+
+    Raises:
+        UserError: no such file, or not such a file.
+    """
+    if not path.is_file():
+        raise UserError(f"no weights file at '{path}'")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load
+
+            return load(path.read_bytes())
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both readers raise many kinds; whichever it is, the file is the user's
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"'{path}' cannot be read as a state dict: {reason}") from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"'{path}' does not hold a state dict (names to tensors)")
+    return state
+
+
+def load_state(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Loads a state dict strictly.
+
+    Raises:
+        UserError: names the first missing, unexpected or differently shaped tensor.
+    """
+    own = network.state_dict()
+    for key, value in own.items():
+        if key not in state:
+            raise UserError(f"{source} has no tensor '{key}', which {type(network).__name__} needs")
+        if state[key].shape != value.shape:
+            raise UserError(f"{source}: '{key}' is {list(state[key].shape)}, the network's is {list(value.shape)}")
+    extra = [key for key in state if key not in own]
+    if extra:
+        raise UserError(f"{source} has a tensor '{extra[0]}' that {type(network).__name__} does not know")
+    network.load_state_dict(state)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        UserError: missing, or not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"'{path.parent}' is not a finished run: it has no {path.name}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"'{path}' cannot be read as JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"'{path}' does not hold a JSON object")
+    return content
+
+
+def commit() -> str:
+    """The commit of the code in use (with ``+`` where files differ from it), or the package's version outside git."""
+    folder = Path(__file__).resolve().parent
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+        )
+        tracked = subprocess.run(
+            ["git", "-C", str(folder), "ls-files", "--error-unmatch", "runfolder.py"], capture_output=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        described = tracked = None
+    if described is None or tracked is None or described.returncode or tracked.returncode:
+        from spikedistill import __version__
+
+        return f"v{__version__}"
+    return described.stdout.strip()

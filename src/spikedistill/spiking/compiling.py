@@ -1,0 +1,146 @@
+"""Which twin of a kernel runs: plain torch, or the same functions compiled by Inductor.
+
+The choice is the process's, not a network's: it decides how fast a result is there and nothing else, and it is read at
+every call. ``SPIKEDISTILL_KERNELS`` sets it from outside, ``choose`` for a while from inside.
+
+    auto    compiled where the work pays for it, plain for small tensors; where Inductor or a compiler is missing,
+            one warning, and plain from then on
+    fused   compiled at any size; what stands in the way is an error
+    plain   never compiled
+"""
+
+from __future__ import annotations
+
+import os
+import types
+import warnings
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from spikedistill.errors import unknown
+
+CHOICES = ("auto", "fused", "plain")
+
+# A compiled layer of this many elements saves about 0.3 ms a step on a CPU; a kernel costs seconds to compile.
+SMALL = 2**16
+
+Outputs = Tensor | tuple[Tensor | None, ...]
+
+
+class _State:
+    """The process's choice, and the kinds of device on which compiling has failed."""
+
+    choice: str | None = None
+    broken: set[str] = set()
+
+
+def choice() -> str:
+    """The choice in force: ``auto``, ``fused`` or ``plain``.
+
+    Raises:
+        UserError: the environment variable says something else.
+    """
+    name = _State.choice or os.environ.get("SPIKEDISTILL_KERNELS") or "auto"
+    if name not in CHOICES:
+        raise unknown("SPIKEDISTILL_KERNELS", name, CHOICES)
+    return name
+
+
+@contextmanager
+def choose(name: str) -> Iterator[None]:
+    """Sets the choice for a ``with`` block, over the environment variable's.
+
+    Raises:
+        UserError: not one of ``auto``, ``fused``, ``plain``.
+    """
+    if name not in CHOICES:
+        raise unknown("kernels", name, CHOICES)
+    before, _State.choice = _State.choice, name
+    try:
+        yield
+    finally:
+        _State.choice = before
+
+
+def pays(x: Tensor) -> bool:
+    """Whether the fused twin should run on a tensor like this one (inside ``torch.compile``: always but for plain)."""
+    name = choice()
+    if name == "auto" and not torch.compiler.is_compiling():
+        return x.numel() >= SMALL and x.device.type not in _State.broken
+    return name != "plain"
+
+
+def call(function: Callable[..., Outputs], *tensors: Tensor, **constants: Hashable) -> Outputs:
+    """Runs a function of tensors and constants compiled, or as it stands where compiling has failed.
+
+    Compiled once for each set of constants, dtypes and kind of device, for all shapes. Nothing is recorded for
+    autograd; the tensors must not require gradients. Inside a network that is being compiled the function is traced
+    with it.
+
+    Args:
+        function: a function of the module level, of tensors (by position) and hashable constants (by name).
+        tensors, constants: its arguments.
+    """
+    device = tensors[0].device.type
+    if torch.compiler.is_compiling() or device in _State.broken:
+        return function(*tensors, **constants)
+    kernel = _kernel(function, tuple(constants.items()), tuple((t.dtype, t.dim()) for t in tensors), device)
+    # Autocast changes nothing in a kernel, but a kernel would be compiled again for it.
+    if torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            return kernel(*tensors)
+    return kernel(*tensors)
+
+
+class _Kernel:
+    """A function compiled at its first call; the plain function from then on if that fails."""
+
+    def __init__(self, function: Callable[..., Outputs], constants: dict[str, Hashable], device: str) -> None:
+        def bound(*tensors: Tensor) -> Outputs:
+            return function(*tensors, **constants)
+
+        # A code object of its own: Dynamo counts recompilations by code object, and all kernels would share this one.
+        own = types.FunctionType(bound.__code__.replace(), bound.__globals__, function.__name__, None, bound.__closure__)
+        self._plain = bound
+        self._run: Callable[..., Outputs] = torch.compile(own, fullgraph=True, dynamic=True)
+        self._device = device
+        self._proven = False
+
+    def __call__(self, *tensors: Tensor) -> Outputs:
+        if self._proven:
+            return self._run(*tensors)
+        try:
+            out = self._run(*tensors)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if choice() == "fused":
+                raise
+            _give_up(self._device, error)
+            self._run, out = self._plain, self._plain(*tensors)
+        self._proven = True
+        return out
+
+
+def _give_up(device: str, error: Exception) -> None:
+    _State.broken.add(device)
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    warnings.warn(
+        f"spiking kernels cannot be compiled for {device} here, plain torch runs instead, several times slower "
+        f"(torch.compile: {reason[0]})",
+        stacklevel=2,
+    )
+
+
+@lru_cache(maxsize=None)
+def _kernel(
+    function: Callable[..., Outputs],
+    constants: tuple[tuple[str, Hashable], ...],
+    _signature: tuple[tuple[torch.dtype, int], ...],
+    device: str,
+) -> _Kernel:
+    return _Kernel(function, dict(constants), device)

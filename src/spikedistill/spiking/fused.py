@@ -1,0 +1,138 @@
+"""The T steps of a spiking layer as one operation, forward and backward.
+
+The backward pass keeps the input current and nothing else: the membrane potential is computed again from it, exactly,
+where it is needed. So a layer reads T currents and writes T spikes on the way forward, and reads currents and gradients
+and writes gradients on the way back. Nothing less can be had without fusing it with its neighbours.
+
+``forward`` and ``backward`` are plain torch on ``[T, N]`` tensors, compiled into one kernel each (``compiling``); inside
+a network that is itself being compiled they are traced as they stand.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spikedistill.spiking import compiling
+from spikedistill.spiking.layout import flatten, unflatten
+from spikedistill.spiking.recurrence import Dynamics, crosses, reset
+
+
+def at_steps(x: Tensor, timesteps: int) -> list[Tensor]:
+    """The T steps of ``[T, N]``, or of ``[1, N]`` that is the same at every step."""
+    return [x[t if x.shape[0] > 1 else 0] for t in range(timesteps)]
+
+
+def charge(x: Tensor, decay: float | Tensor, dynamics: Dynamics, timesteps: int) -> tuple[list[Tensor], list[Tensor]]:
+    """The recurrence: T membrane potentials before the spike, and T spikes, both at the membrane's precision.
+
+    Args:
+        x: currents ``[T, N]``, or ``[1, N]`` that are the same at every step.
+        decay: a number, or a tensor that broadcasts with ``[N]``.
+        dynamics: threshold, reset, comparison, surrogate.
+        timesteps: T.
+    """
+    potentials: list[Tensor] = []
+    spikes: list[Tensor] = []
+    for current in at_steps(x, timesteps):
+        h = current.to(torch.promote_types(x.dtype, torch.float32))
+        if potentials:
+            h = decay * reset(potentials[-1], spikes[-1], dynamics) + h
+        potentials.append(h)
+        spikes.append(crosses(h - dynamics.threshold, dynamics.strict))
+    return potentials, spikes
+
+
+def discharge(
+    potentials: list[Tensor], spikes: list[Tensor], grad: list[Tensor], decay: float | Tensor, dynamics: Dynamics
+) -> tuple[list[Tensor], Tensor | None]:
+    """The recurrence backwards: gradients of the T currents, and of the decay per neuron (``[N]``, a tensor's only)."""
+    currents: list[Tensor] = []
+    grad_decay = None
+    grad_v = None
+    for t in reversed(range(len(potentials))):
+        h, s, grad_s = potentials[t], spikes[t], grad[t].to(potentials[t].dtype)
+        distance = dynamics.surrogate.derivative(h - dynamics.threshold)
+        if grad_v is None:
+            grad_h = grad_s * distance
+        else:
+            if not dynamics.detach_reset:
+                grad_s = grad_s - (dynamics.threshold if dynamics.soft_reset else h) * grad_v
+            grad_h = grad_s * distance + (grad_v if dynamics.soft_reset else grad_v * (1.0 - s))
+        currents.append(grad_h)
+        if t:
+            grad_v = decay * grad_h
+            if isinstance(decay, Tensor):
+                term = grad_h * reset(potentials[t - 1], spikes[t - 1], dynamics)
+                grad_decay = term if grad_decay is None else grad_decay + term
+    if isinstance(decay, Tensor) and grad_decay is None:
+        grad_decay = torch.zeros_like(potentials[0])
+    return currents[::-1], grad_decay
+
+
+def forward(x: Tensor, decay: float | Tensor, *, dynamics: Dynamics, timesteps: int) -> Tensor:
+    """Currents ``[T, N]`` or ``[1, N]`` to spikes ``[T, N]`` in the currents' dtype."""
+    _, spikes = charge(x, decay, dynamics, timesteps)
+    return torch.stack([s.to(x.dtype) for s in spikes])
+
+
+def backward(
+    x: Tensor, grad: Tensor, decay: float | Tensor, *, dynamics: Dynamics, timesteps: int, summed: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of the currents (``[T, N]``, or their sum over T, ``[1, N]``) and of the decay per neuron (``[N]``)."""
+    potentials, spikes = charge(x, decay, dynamics, timesteps)
+    currents, grad_decay = discharge(potentials, spikes, at_steps(grad, timesteps), decay, dynamics)
+    if summed:
+        total = currents[0]
+        for current in currents[1:]:
+            total = total + current
+        currents = [total]
+    return torch.stack([c.to(x.dtype) for c in currents]), grad_decay
+
+
+class _Fused(torch.autograd.Function):
+    """``apply(x, decay, dynamics, timesteps)``, as in ``run``; ``x`` may be ``[1, B, ...]`` for all timesteps."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, decay: float | Tensor, dynamics: Dynamics, timesteps: int) -> Tensor:  # type: ignore[override]
+        ctx.dynamics, ctx.fixed_decay = dynamics, None if isinstance(decay, Tensor) else decay
+        ctx.save_for_backward(x, *((decay,) if isinstance(decay, Tensor) else ()))
+        tensors, constants = _arguments((x,), decay, x)
+        out = compiling.call(forward, *tensors, **constants, dynamics=dynamics, timesteps=timesteps)
+        assert isinstance(out, Tensor)
+        return unflatten(out, x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        x, *decay = ctx.saved_tensors
+        tensors, constants = _arguments((x, grad), decay[0] if decay else ctx.fixed_decay, x)
+        steps = grad.shape[0]
+        grad_x, grad_decay = compiling.call(
+            backward, *tensors, **constants, dynamics=ctx.dynamics, timesteps=steps, summed=x.shape[0] != steps
+        )
+        assert isinstance(grad_x, Tensor)
+        if decay and grad_decay is not None:
+            grad_decay = unflatten(grad_decay.unsqueeze(0), x)[0].sum_to_size(decay[0].shape).to(decay[0].dtype)
+        return unflatten(grad_x, x), grad_decay, None, None
+
+
+def _arguments(
+    sequences: tuple[Tensor, ...], decay: float | Tensor, like: Tensor
+) -> tuple[list[Tensor], dict[str, float]]:
+    """The tensors of a kernel, flattened, and its constants: a decay is one or the other."""
+    tensors = [flatten(x, like) for x in sequences]
+    if not isinstance(decay, Tensor):
+        return tensors, {"decay": decay}
+    decay = decay.detach()
+    if decay.numel() == 1:
+        return [*tensors, decay.reshape(())], {}
+    return [*tensors, flatten(decay.expand(like.shape[1:]).unsqueeze(0), like)[0]], {}
+
+
+def run(x: Tensor, decay: float | Tensor, dynamics: Dynamics, timesteps: int) -> Tensor:
+    """Currents ``[T, B, ...]``, or ``[1, B, ...]`` that hold for all T steps, to spikes ``[T, B, ...]``.
+
+    Memory layout is kept (contiguous or channels-last), and a current that is expanded over T is not copied.
+    """
+    return _Fused.apply(x, decay, dynamics, timesteps)
