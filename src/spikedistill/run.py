@@ -170,7 +170,7 @@ def _train_student(
     parts: Parts, teacher: nn.Module | None, teacher_accuracy: float | None, *, resume: bool, verbose: bool
 ) -> Run:
     recipe, data, folder = parts.recipe, parts.data, parts.recipe.folder()
-    started = time.perf_counter()
+    started, code = time.perf_counter(), commit()
     device = resolve_device(recipe.device)
     precision = resolve_precision(recipe.precision, device)
     fabric = make_fabric(device, precision)
@@ -226,7 +226,7 @@ def _train_student(
         "device": _device_name(fabric.device),
         "precision": precision,
         "torch": torch.__version__,
-        "commit": commit(),
+        "commit": code,
         "wall_seconds": sum(row["seconds"] for row in rows),
         "session_seconds": time.perf_counter() - started,
         "resumed": resumed,

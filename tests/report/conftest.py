@@ -28,7 +28,9 @@ def metrics_rows(rng: random.Random, epochs: int, final: float, terms: dict[str,
     return rows
 
 
-def evaluation(rng: random.Random, accuracy: float, timesteps: int, layers: tuple[str, ...], classes: list[str]) -> dict:
+def evaluation(
+    rng: random.Random, accuracy: float, timesteps: int, layers: tuple[str, ...], classes: list[str]
+) -> dict:
     size = len(classes)
     confusion = [[0] * size for _ in range(size)]
     for true in range(size):
@@ -42,7 +44,9 @@ def evaluation(rng: random.Random, accuracy: float, timesteps: int, layers: tupl
     return {
         "timesteps": timesteps,
         "accuracy": accuracy,
-        "accuracy_per_timestep": {str(t): round(accuracy - 9 * 0.3 ** (t - 1) + 9 * 0.3 ** (timesteps - 1), 3) for t in steps},
+        "accuracy_per_timestep": {
+            str(t): round(accuracy - 9 * 0.3 ** (t - 1) + 9 * 0.3 ** (timesteps - 1), 3) for t in steps
+        },
         "firing_rate": rates,
         "confusion": confusion,
         "classes": classes,
@@ -125,17 +129,24 @@ def make_run(tmp_path: Path) -> Fabricate:
     return make
 
 
-def demo_runs(root: Path) -> Path:
+def fabricate_demo(root: Path) -> Path:
     """What the demo leaves: plain SNN, ANN and a few methods under three seeds each, one of them stopped."""
     means = {"snn": 96.4, "kdsnn-response": 97.3, "kdsnn-feature": 97.6, "sakd": 97.9}
     for method, mean in means.items():
         for seed in range(3):
             shift = (-0.25, 0.02, 0.21)[seed] * (1 + 0.2 * len(method) / 10)
             terms = {"task": 1.0} if method == "snn" else {"task": 0.6, "response": 0.3, "feature": 0.1}
-            fabricate(root, method, seed, accuracy=round(mean + shift, 2), terms=terms)
+            told = {} if method == "snn" else {"published": {"figure": mean - 0.5, "source": "a paper, table 1"}}
+            fabricate(root, method, seed, accuracy=round(mean + shift, 2), terms=terms, summary=told)
     for seed in range(3):
         fabricate(root, "ann", seed, accuracy=98.2 + 0.1 * seed, teacher=None, timesteps=None, terms={"task": 1.0})
     stopped = fabricate(root, "idsnn", 0, epochs=4, accuracy=90.0)
     (stopped / "summary.json").unlink()
     (stopped / "evaluation.json").unlink()
     return root
+
+
+@pytest.fixture(scope="session")
+def demo_runs() -> Callable[[Path], Path]:
+    """``demo_runs(folder)`` fills a folder with the runs of a demo."""
+    return fabricate_demo

@@ -13,7 +13,6 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from spikedistill.data.sets import DataInfo
-from spikedistill.errors import UserError, unknown
 
 Draws = tuple[Tensor, ...]
 
@@ -194,51 +193,3 @@ def warp(images: Tensor, matrices: Tensor, mode: str, padding: str = "zeros") ->
 
 def _per_image(flags: Tensor, images: Tensor) -> Tensor:
     return flags.to(images.device, non_blocking=True)[:, None, None, None]
-
-
-def augmentations() -> dict[str, type[Augmentation]]:
-    """Returns every augmentation by name."""
-    from spikedistill.data.autoaugment import AutoAugment
-
-    return {
-        "crop": Shift,
-        "shift": Shift,
-        "flip": Flip,
-        "rotate": Rotate,
-        "resizedcrop": ResizedCrop,
-        "cutout": Cutout,
-        "erase": Erase,
-        "autoaugment": AutoAugment,
-    }
-
-
-def parse_augmentation(text: str) -> tuple[type[Augmentation], float]:
-    """Reads ``name`` or ``name:value``.
-
-    Raises:
-        UserError: unknown name, or a value that is no number, out of range, or not taken.
-    """
-    name, colon, given = text.partition(":")
-    table = augmentations()
-    if name not in table:
-        raise unknown("augmentation", name, tuple(table))
-    kind = table[name]
-    if not colon:
-        return kind, kind.default or 0.0
-    if kind.default is None:
-        raise UserError(f"augmentation '{text}': {name} takes no value; write '{name}'")
-    try:
-        value = float(given)
-    except ValueError:
-        value = math.nan
-    if not kind.low <= value <= kind.high or value == math.inf or (kind.whole and value != int(value)):
-        limits = f"{kind.low:g} to {kind.high:g}" if kind.high < math.inf else f"at least {kind.low:g}"
-        number = "a whole number" if kind.whole else "a number"
-        raise UserError(f"augmentation '{text}': the value must be {number}, {limits}, such as {name}:{kind.default:g}")
-    return kind, value
-
-
-def check_augmentations(names: tuple[str, ...]) -> None:
-    """Refuses names or values that do not exist."""
-    for text in names:
-        parse_augmentation(text)

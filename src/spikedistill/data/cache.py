@@ -39,7 +39,7 @@ def folder_stamp(path: Path) -> list[str]:
 
 def cache_file(name: str, stamp: list[str], size: int | None, channels: int | None) -> Path:
     """Returns where the decoded data set lies or would lie."""
-    root = Path(os.environ.get("SPIKEDISTILL_CACHE") or Path.home() / ".cache" / "spikedistill")
+    root = Path(os.environ.get("SPIKEDISTILL_CACHE") or "~/.cache/spikedistill").expanduser()
     key = sha256(json.dumps([LAYOUT, stamp, size, channels]).encode()).hexdigest()[:16]
     return root / f"{name.replace('/', '--')}-{key}.safetensors"
 

@@ -121,14 +121,13 @@ def open_image(rows: Rows, row: int) -> "Image":
     from PIL.ExifTags import Base
 
     try:
-        image = Image.open(rows.encoded(row))
-        image.load()
-        if image.getexif().get(Base.Orientation) is not None:
-            image = ImageOps.exif_transpose(image)
+        with Image.open(rows.encoded(row)) as image:
+            image.load()
+            turned = image.getexif().get(Base.Orientation) is not None
+            return ImageOps.exif_transpose(image) if turned else image
     # Pillow's decoders raise all of these on broken files.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise UserError(f"{rows.where(row)} cannot be read as an image ({error}); replace or remove it") from error
-    return image
 
 
 def convert(image: "Image", grey: bool) -> "Image":

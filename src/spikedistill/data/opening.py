@@ -43,6 +43,16 @@ def open_data(settings: DataSettings, seed: int) -> Data:
     return Data(info, train, validation, opened.test, settings.augment)
 
 
+def nominal_shape(settings: DataSettings) -> tuple[int, int]:
+    """Returns the channels and the side in pixels that the settings lead to, without opening anything.
+
+    What the settings leave open comes from the catalogue; a data set that is not in it counts as colour of 32 x 32.
+    """
+    known = DIGITS if settings.name == "digits" and settings.path is None else HUB.get(settings.name)
+    channels, side = (len(known.mean), known.side) if known else (3, 32)
+    return settings.channels or channels, settings.size or side
+
+
 def held_out(train: Source, labels: Tensor, share: float, seed: int) -> tuple[Source, Source | None]:
     """Splits the validation part off the training part; ``labels`` ``[N]`` are the training part's."""
     if share == 0:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
-from spikedistill.data.augment import check_augmentations
+from spikedistill.data.augmentations import check_augmentations
 from spikedistill.data.hub import check_labels
 from spikedistill.data.opening import held_out
 from spikedistill.data.reading import checked_item, read_batches

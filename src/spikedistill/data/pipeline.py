@@ -3,7 +3,8 @@
 import torch
 from torch import Generator, Tensor
 
-from spikedistill.data.augment import Draws, parse_augmentation
+from spikedistill.data.augment import Draws
+from spikedistill.data.augmentations import parse_augmentation
 from spikedistill.data.sets import DataInfo
 
 

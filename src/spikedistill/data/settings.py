@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from spikedistill.data.augment import check_augmentations
+from spikedistill.data.augmentations import check_augmentations
 from spikedistill.errors import UserError
 
 
@@ -27,7 +27,7 @@ class DataSettings:
         mean: normalisation per channel in units of [0, 1], in place of the known or computed constants.
         std: the same for the standard deviation.
         augment: augmentations of the training images in the order they happen, ``name`` or ``name:value``
-            (``crop:4``, ``flip``, ``cutout:8``, ...; ``AUGMENTATIONS`` in ``augment.py`` has them all).
+            (``crop:4``, ``flip``, ``cutout:8``, ...; ``AUGMENTATIONS`` in ``augmentations.py`` has them all).
         channels: 1 or 3 converts every image to grey or to colour; None takes what the images have.
         workers: processes that read images of a set too large for memory.
         in_memory: whether the images are kept decoded; None decides by size (up to 2 GiB).

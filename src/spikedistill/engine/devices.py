@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,8 @@ def make_fabric(device: torch.device, precision: str, devices: int = 1, nodes: i
     except ImportError:  # the same engine also ships inside the package `lightning`
         from lightning.fabric import Fabric  # type: ignore[import-not-found,no-redef]
 
+    # Fabric announces precision and seed on the log; the run's summary says both.
+    logging.getLogger(Fabric.__module__.partition(".")[0]).setLevel(logging.WARNING)
     one_gpu = device.type == "cuda" and device.index is not None and devices == 1
     return Fabric(
         accelerator=device.type,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,8 @@ from spikedistill.errors import UserError
 NO_TEACHER, FROZEN_TEACHER, JOINT_TEACHER = "none", "frozen", "joint"
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where training stands.
+class Progress(NamedTuple):
+    """Where training stands (a tuple: Fabric rebuilds the arguments of a step and cannot rebuild a frozen dataclass).
 
     Attributes:
         epoch: number of the epoch, from 0.

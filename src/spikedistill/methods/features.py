@@ -1,8 +1,10 @@
-"""What feature distillation needs: which features, their shapes, and bringing two maps to one size."""
+"""What feature distillation needs: which features, their shapes, taps on them, and bringing two maps to one size."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +26,10 @@ def points_of(network: nn.Module, level: str) -> dict[str, str]:
         raise unknown("feature level", level, list(levels))
     points = levels[level]
     if not points:
-        raise UserError(f"the network {type(network).__name__} names no features at level '{level}' (attribute '{level}s')")
+        raise UserError(
+            f"the network {type(network).__name__} names no features at level '{level}'; set its attribute "
+            f"'{level}s' to a dict of feature names to paths of activation modules"
+        )
     return dict(points)
 
 
@@ -49,15 +54,98 @@ def common_points(
 
 @torch.no_grad()
 def feature_shapes(network: nn.Module, points: dict[str, str], side: str, example: Tensor) -> dict[str, torch.Size]:
-    """Shapes ``[B, C, H, W]`` (mean over T taken) of features for ``example``; mode and statistics stay as they were."""
+    """Shapes ``[B, C, H, W]`` (mean over T taken) of features for ``example``; mode and statistics stay as they were.
+
+    Args:
+        network: any network.
+        points: feature names to paths of its activations.
+        side: ``before`` or ``after`` the activation.
+        example: images ``[B, C, H, W]`` or a sequence ``[T, B, C, H, W]``.
+
+    Raises:
+        UserError: a feature that is not a map.
+    """
     training = network.training
     network.eval()
     try:
         with taps(network, points, side) as tap:
             network(example)
-            return {name: rate(value, example.shape[0]).shape for name, value in tap.take().items()}
+            shapes = {name: rate(value, example.shape[-4]).shape for name, value in tap.take().items()}
     finally:
         network.train(training)
+    for name, shape in shapes.items():
+        if len(shape) != 4:
+            raise UserError(
+                f"feature '{name}' of the network {type(network).__name__} has shape {list(shape)}; "
+                "feature distillation takes maps [B, C, H, W]"
+            )
+    return shapes
+
+
+class MethodTaps(Taps):
+    """``Taps`` of a method: a deep copy of the method taps the network that was copied with it.
+
+    (A copied network carries the hooks of the one it was copied from, and those record nothing.)
+    """
+
+    def __init__(self, network: nn.Module, points: Mapping[str, str], side: str) -> None:
+        super().__init__(network, points, side)
+        self._made_of = (network, dict(points), side)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MethodTaps:
+        network, points, side = self._made_of
+        return MethodTaps(copy.deepcopy(network, memo), points, side)
+
+
+class FeaturePairs:
+    """Taps on the features that student and teacher have in common.
+
+    Args:
+        student, teacher: two networks that name features (``stages``, ``blocks``).
+        example: images, to learn the shapes from.
+        level: ``stage`` or ``block``.
+        chosen: names of the features, empty for all in common.
+        sides: where the student's and the teacher's features are taken, ``before`` or ``after`` their activations.
+
+    Attributes:
+        shapes: of each feature by name, the student's and the teacher's ``[B, C, H, W]``.
+
+    Raises:
+        UserError: features that are missing, unknown or no maps.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        example: Tensor,
+        *,
+        level: str = "stage",
+        chosen: Sequence[str] = (),
+        sides: tuple[str, str],
+    ) -> None:
+        ours, theirs = common_points(student, teacher, level, chosen)
+        our_shapes = feature_shapes(student, ours, sides[0], example)
+        their_shapes = feature_shapes(teacher, theirs, sides[1], example)
+        self.shapes = {name: (our_shapes[name], their_shapes[name]) for name in ours}
+        self._student, self._teacher = MethodTaps(student, ours, sides[0]), MethodTaps(teacher, theirs, sides[1])
+
+    def take(self, batch: int) -> dict[str, tuple[Tensor, Tensor]]:
+        """Features of the last pass of both networks, forgotten here.
+
+        Args:
+            batch: B, the number of images of that pass.
+
+        Returns:
+            By name, the student's (mean over T) and the teacher's ``[B, C, H, W]``, each of its own C, H, W.
+        """
+        ours, theirs = student_rates(self._student, batch), student_rates(self._teacher, batch)
+        return {name: (ours[name], theirs[name]) for name in self.shapes}
+
+    def close(self) -> None:
+        """Removes the taps from both networks."""
+        self._student.close()
+        self._teacher.close()
 
 
 def student_rates(tap: Taps, batch: int) -> dict[str, Tensor]:
@@ -69,10 +157,15 @@ def same_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Averages the larger of two maps ``[B, C, H, W]`` down to the smaller one's H and W."""
     if a.shape[2:] == b.shape[2:]:
         return a, b
-    size = [min(x, y) for x, y in zip(a.shape[2:], b.shape[2:], strict=True)]
+    size = (min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3]))
     return F.adaptive_avg_pool2d(a, size), F.adaptive_avg_pool2d(b, size)
 
 
 def regressor(c_in: int, c_out: int) -> nn.Sequential:
     """1x1 convolution and BatchNorm: maps a student's rates into the teacher's continuous space (SAKD equation 8)."""
     return nn.Sequential(nn.Conv2d(c_in, c_out, 1, bias=False), nn.BatchNorm2d(c_out))
+
+
+def module_key(name: str) -> str:
+    """A feature's name as a key of an ``nn.ModuleDict``, which takes no dots and no names of its own attributes."""
+    return "feature_" + name.replace(".", "_")

@@ -5,8 +5,8 @@ features.
 
 Deviations. Response: the soft-target cross-entropy is written as a KL divergence; they differ by the teacher's entropy,
 a constant, so gradients are the same and the term is zero where student equals teacher. Feature: the partial L2 is a
-mean instead of a sum over W, H, C (alpha is not published); where maps of two architectures differ in size the larger is
-averaged down.
+mean instead of a sum over W, H, C (alpha is not published); which layers are matched is not published either, here it
+is any set of stages; where maps of two architectures differ in size the larger is averaged down.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from spikedistill.losses import partial_squared_distance, soft_targets
 from spikedistill.methods.base import Method, Progress
-from spikedistill.methods.features import common_points, feature_shapes, regressor, same_size, student_rates
-from spikedistill.models.features import Taps
+from spikedistill.methods.features import FeaturePairs, module_key, regressor, same_size
+from spikedistill.methods.ranges import check_ranges
 
 
 class KDSNNResponse(Method):
@@ -35,6 +35,9 @@ class KDSNNResponse(Method):
         alpha: float = 0.5
         temperature: float = 4.0
         __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+        def __post_init__(self) -> None:
+            check_ranges(self, {"between 0 and 1": ["alpha"], "above 0": ["temperature"]})
 
     def forward(self, images: Tensor, labels: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
         assert self.teacher is not None
@@ -64,26 +67,26 @@ class KDSNNFeature(Method):
         stages: tuple[str, ...] = ()
         __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
+        def __post_init__(self) -> None:
+            check_ranges(self, {"at least 0": ["alpha"]})
+
     def __init__(self, student: nn.Module, teacher: nn.Module | None, settings: Any, example: Tensor) -> None:
         super().__init__(student, teacher, settings, example)
         assert teacher is not None
-        ours, theirs = common_points(student, teacher, "stage", settings.stages)
-        ours_shape = feature_shapes(student, ours, "after", example)
-        theirs_shape = feature_shapes(teacher, theirs, "before", example)
-        self.regressors = nn.ModuleDict({name: regressor(ours_shape[name][1], theirs_shape[name][1]) for name in ours})
-        self.student_taps, self.teacher_taps = Taps(student, ours, "after"), Taps(teacher, theirs, "before")
+        self.pairs = FeaturePairs(student, teacher, example, chosen=settings.stages, sides=("after", "before"))
+        self.regressors = nn.ModuleDict(
+            {module_key(name): regressor(ours[1], theirs[1]) for name, (ours, theirs) in self.pairs.shapes.items()}
+        )
 
     def forward(self, images: Tensor, labels: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
         assert self.teacher is not None
         self.teacher(images)
-        targets = self.teacher_taps.take()
         logits = self.student(images)
         losses = {"task": F.cross_entropy(logits.float(), labels)}
-        for name, value in student_rates(self.student_taps, labels.shape[0]).items():
-            mapped, target = same_size(self.regressors[name](value), targets[name])
+        for name, (ours, theirs) in self.pairs.take(labels.shape[0]).items():
+            mapped, target = same_size(self.regressors[module_key(name)](ours), theirs)
             losses[f"feature/{name}"] = self.settings.alpha * partial_squared_distance(mapped, target)
         return logits, losses
 
     def close(self) -> None:
-        self.student_taps.close()
-        self.teacher_taps.close()
+        self.pairs.close()

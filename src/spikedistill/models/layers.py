@@ -25,8 +25,8 @@ def shortcut(c_in: int, c_out: int, stride: int) -> nn.Sequential | None:
 def initialise(network: nn.Module) -> None:
     """He initialisation of convolutions (fan out) and hidden linear layers (fan in); BatchNorm at one and zero.
 
-    The last linear layer, the classifier, keeps torch's own. In front of a neuron that would be too little: the currents
-    of a hidden layer without BatchNorm would hardly ever reach the threshold.
+    The last linear layer, the classifier, keeps torch's own initialisation. For the others it would be too little:
+    without BatchNorm the currents of a hidden layer would hardly ever reach the threshold.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

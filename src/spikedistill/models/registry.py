@@ -10,6 +10,7 @@ from functools import partial
 from torch import nn
 
 from spikedistill.errors import UserError, unknown
+from spikedistill.models.elastic import elastic_resnet
 from spikedistill.models.msresnet import MsBasicBlock, MsBottleneck, MsResNet
 from spikedistill.models.network import Network, checked_timesteps
 from spikedistill.models.preresnet import PreActResNet
@@ -120,6 +121,7 @@ MODELS: dict[str, Callable[..., Network]] = {
     "wrn28-4": _preact(4, widen=4),
     "pyramidnet18": PyramidNet,
     "spikformer-tiny": Spikformer,
+    "elastic-resnet": elastic_resnet,
 }
 
 

@@ -67,7 +67,7 @@ class StagedNetwork(Network):
         self.stages[f"stage{stage}"] = ends[-1]
 
     def add_head(self, c: int, num_classes: int, hidden: int = 0) -> None:
-        """Appends average pooling and the classifier of ``c`` channels, behind a hidden layer unless ``hidden`` is 0."""
+        """Appends average pooling and the classifier of ``c`` channels, with a hidden layer unless ``hidden`` is 0."""
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.hidden = hidden
         if hidden:

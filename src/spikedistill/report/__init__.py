@@ -1,6 +1,6 @@
 """Reads run folders and shows them: tables for the terminal, Markdown and HTML, and one self-contained page."""
 
-from spikedistill.report.page import summary_sentence, write_report
+from spikedistill.report.page import summary_sentence, write_report, write_run_report
 from spikedistill.report.runs import Run, find_runs, read_run
 from spikedistill.report.table import Table, print_table, table, to_html, to_markdown
 
@@ -15,4 +15,5 @@ __all__ = [
     "to_html",
     "to_markdown",
     "write_report",
+    "write_run_report",
 ]

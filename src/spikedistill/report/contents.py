@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from spikedistill.report import plots
-from spikedistill.report.groups import PLAIN_ANN, PLAIN_SNN
-from spikedistill.report.runs import Run
+from spikedistill.report.runs import EVALUATION, METRICS, PLAIN_ANN, PLAIN_SNN, SUMMARY, Run
 from spikedistill.report.table import Row, Table, provenance, table
 
 
@@ -21,6 +20,11 @@ class Block:
     table: Table
     names: list[str]
     colours: list[str]
+
+    @property
+    def title(self) -> str:
+        """Student and data set as a heading says them."""
+        return f"{self.model} on {self.dataset}"
 
     @property
     def best(self) -> int:
@@ -78,7 +82,7 @@ def _name(row: Row, rows: Sequence[Row]) -> str:
 
 def place(block: Block, report: Report) -> str:
     """The block's heading, left out where the page has only one block and its title says it."""
-    return f"<h3>{escape(block.dataset)}, {escape(block.model)}</h3>" if len(report.blocks) > 1 else ""
+    return f"<h3>{escape(block.title)}</h3>" if len(report.blocks) > 1 else ""
 
 
 def charts(block: Block, report: Report, drawn: Sequence[str]) -> str:
@@ -92,16 +96,42 @@ def grid(charts: Sequence[str], block: Block) -> str:
     return f'<div class="charts{" many" if len(charts) > plots.MAX_OVERLAY else ""}">{"".join(charts)}</div>{note}'
 
 
+def panels(drawn: dict[int, str], block: Block) -> str:
+    """One figure a row; where there are many, the best row's and the baselines' in the open, the others folded.
+
+    Args:
+        drawn: index of the row -> its figure.
+        block: the rows.
+    """
+    if len(drawn) <= 4:
+        return grid(list(drawn.values()), block)
+    ahead = [index for index in drawn if index == block.best or block.table.rows[index].group.is_baseline][:4]
+    behind = [figure for index, figure in drawn.items() if index not in ahead]
+    folded = f"<details><summary>{len(behind)} more</summary>{grid(behind, block)}</details>"
+    return grid([drawn[index] for index in ahead], block) + folded
+
+
 def chart(drawn: str) -> str:
     """An SVG chart as a figure of the page."""
     return f'<figure class="chart">{drawn}</figure>'
 
 
 def part(intro: str, body: str, report: Report, file: str) -> Part | None:
-    """A section drawn from ``file``, with the runs that lack it named; None where there is nothing to say."""
-    lacking = [f"{run.name}, seed {run.seed}" for run in report.runs if file in run.missing]
-    if not body and not lacking:
-        return None
-    named = "; ".join(lacking[:6]) + (f" and {len(lacking) - 6} more" if len(lacking) > 6 else "")
-    note = f'<p class="note missing">{escape(f"{file} is missing, not shown here: {named}.")}</p>' if lacking else ""
-    return Part(intro, body + note)
+    """A section drawn from ``file``: where no run has it, a line says so; None where there is nothing to say."""
+    if not body and any(file in run.missing for run in report.runs):
+        body = f'<p class="note missing">{escape(f"None of these runs has a {file}, which this is drawn from.")}</p>'
+    return Part(intro, body) if body else None
+
+
+def missing(runs: Sequence[Run]) -> list[str]:
+    """One line for each file that some runs lack, naming them by recipe and seeds."""
+    lines = []
+    for file in (SUMMARY, METRICS, EVALUATION):
+        lacking: dict[str, list[str]] = {}
+        for run in runs:
+            if file in run.missing:
+                lacking.setdefault(run.name, []).append(str(run.seed))
+        if lacking:
+            named = "; ".join(f"{name} (seed {' '.join(seeds)})" for name, seeds in lacking.items())
+            lines.append(f"{file} is missing, so what is drawn from it is not shown: {named}.")
+    return lines

@@ -106,6 +106,8 @@ def _is_image(rows: Any) -> bool:
     if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == len(rows[0]) for row in rows):
         return False
     pixels = [pixel for row in rows for pixel in row]
+    if rows and not pixels:
+        return False
     return all(
         isinstance(pixel, list) and len(pixel) in (1, 2, 3) and len(pixel) == len(pixels[0]) for pixel in pixels
     ) and all(isinstance(value, int) and 0 <= value <= 255 for pixel in pixels for value in pixel)

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from spikedistill.report.runs import Run
+from spikedistill.report.runs import PLAIN_ANN, PLAIN_SNN, Run
 
-PLAIN_ANN, PLAIN_SNN = "ann", "snn"
 _SHOWN_AS = {PLAIN_ANN: "ANN", PLAIN_SNN: "plain SNN"}
-_NOT_SETTINGS = frozenset({"seed", "out", "name", "published", "path", "device", "workers", "resume", "data_path"})
-"""Recipe keys, at any depth, that may differ between two runs of one group."""
+_NOT_SETTINGS = frozenset(
+    ("seed", "out", "name", "description", "published", "path", "device", "workers", "checkpoint_minutes", "timesteps")
+)
+"""Recipe keys, at any depth, that set no two runs apart; the timesteps are told beside the label."""
+_TEACHING = ("method", "teacher", "init")
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,16 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
     Order: data set and model as they first appear; within them by timesteps, the ANN and the plain SNN first, then
     by falling accuracy.
     """
-    families: dict[tuple[str, str, int | None, str], list[Run]] = {}
+    families: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        families.setdefault((run.dataset, run.model, run.timesteps, run.method), []).append(run)
+        families.setdefault((run.dataset, run.model, run.method), []).append(run)
     groups = []
-    for (dataset, model, timesteps, method), family in families.items():
-        members = _variants(family)
-        for label, found in zip(_labels(_SHOWN_AS.get(method, method), members), members, strict=True):
-            groups.append(Group(dataset, model, timesteps, method, label, _settings(found[0]), tuple(found)))
+    for (dataset, model, method), family in families.items():
+        variants = _variants(family)
+        for label, variant in zip(_labels(_SHOWN_AS.get(method, method), variants), variants, strict=True):
+            for found in _split(variant, lambda run: str(run.timesteps)):
+                first = found[0]
+                groups.append(Group(dataset, model, first.timesteps, method, label, _settings(first), tuple(found)))
     appearance = {place: index for index, place in enumerate(dict.fromkeys((g.dataset, g.model) for g in groups))}
     return sorted(groups, key=lambda g: (appearance[g.dataset, g.model], *_rank(g)))
 
@@ -102,8 +106,8 @@ def plain_snn_of(group: Group, groups: Iterable[Group]) -> Group | None:
 
 
 def training_differences(first: Group, second: Group) -> list[str]:
-    """The recipe keys, method and teacher aside, in which two groups differ."""
-    keys = {key for key in first.settings | second.settings if key.split(".")[0] not in ("method", "teacher")}
+    """The recipe keys, method, teacher and initialisation aside, in which two groups differ."""
+    keys = {key for key in first.settings | second.settings if key.split(".")[0] not in _TEACHING}
     return sorted(key for key in keys if first.settings.get(key) != second.settings.get(key))
 
 
@@ -111,7 +115,7 @@ def _variants(runs: list[Run]) -> list[list[Run]]:
     """Runs of one method apart by settings; a seed that comes twice is set apart by the path of its teacher."""
     variants: list[list[Run]] = []
     for alike in _split(runs, lambda run: repr(sorted(_settings(run).items()))):
-        twice = len({run.seed for run in alike}) < len(alike)
+        twice = len({(run.seed, run.timesteps) for run in alike}) < len(alike)
         variants += _split(alike, lambda run: repr(run.config.get("teacher"))) if twice else [alike]
     return [sorted(found, key=lambda run: run.seed or 0) for found in variants]
 
@@ -153,8 +157,8 @@ def _labels(method: str, variants: list[list[Run]]) -> list[str]:
         return [f"{method} ({name})" for name in names]
     labels = []
     for flat in settings:
-        told = ", ".join(f"{key.removeprefix('method.')}={flat.get(key)}" for key in differing)
-        labels.append(f"{method} ({told})")
+        told = ", ".join(f"{key.removeprefix('method.')}={flat.get(key)}" for key in differing if key in flat)
+        labels.append(f"{method} ({told})" if told else method)
     if len(set(labels)) == len(labels) and max(map(len, labels)) <= 60:
         return labels
     return [f"{method} #{index}" for index in range(1, len(variants) + 1)]

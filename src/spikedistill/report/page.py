@@ -10,8 +10,8 @@ from pathlib import Path
 from string import Template
 
 from spikedistill.errors import UserError
-from spikedistill.report.contents import Block, Report, arrange
-from spikedistill.report.runs import Run
+from spikedistill.report.contents import Block, Report, arrange, place
+from spikedistill.report.runs import Run, read_run
 from spikedistill.report.sections import SECTIONS, comparison
 from spikedistill.report.table import Row, spread_text
 
@@ -46,6 +46,18 @@ def write_report(runs: list[Run], out: Path, title: str | None = None) -> Path:
     return target
 
 
+def write_run_report(folder: str | Path) -> Path:
+    """Writes the page of one run into its own folder.
+
+    Returns:
+        ``folder/report.html``.
+
+    Raises:
+        UserError: the folder holds no run, or a broken one.
+    """
+    return write_report([read_run(folder)], Path(folder) / "report.html")
+
+
 def render(report: Report, title: str | None = None) -> str:
     """The page's HTML."""
     parts = {name: section(report) for name, section in SECTIONS.items()}
@@ -61,6 +73,7 @@ def render(report: Report, title: str | None = None) -> str:
         title=escape(title or _title(report)),
         style=(room / "page.css").read_text(encoding="utf-8"),
         lead=_lead(report),
+        layout="many" if len(report.blocks) > 1 else "one",
         picture=_picture(report),
         links=links,
         sections=body,
@@ -74,18 +87,13 @@ def _anchor(name: str) -> str:
 
 def _title(report: Report) -> str:
     if len(report.blocks) == 1:
-        return f"{report.blocks[0].dataset}, {report.blocks[0].model}"
+        return report.blocks[0].title
     return f"{len(report.runs)} runs on {len({block.dataset for block in report.blocks})} data sets"
 
 
 def _picture(report: Report) -> str:
-    drawn = [(block, comparison(block)) for block in report.blocks]
-    headed = len(report.blocks) > 1
-    return "".join(
-        (f"<h3>{escape(block.dataset)}, {escape(block.model)}</h3>" if headed else "") + picture
-        for block, picture in drawn[:_LEADS]
-        if picture
-    )
+    drawn = [(place(block, report), comparison(block)) for block in report.blocks[:_LEADS]]
+    return "".join(f"<div>{heading}{picture}</div>" for heading, picture in drawn if picture)
 
 
 def _lead(report: Report) -> str:
@@ -100,7 +108,7 @@ def _lead(report: Report) -> str:
 def headline(block: Block) -> str:
     """One sentence as HTML: the best student, what the teaching was worth, and how far the teacher is."""
     row, name = block.table.rows[block.best], block.names[block.best]
-    where = f"{escape(block.model)} on {escape(block.dataset)}"
+    where = escape(block.title)
     if row.accuracy is None:
         return f"No run of {where} has come to its end yet."
     figure = f"<b>{escape(spread_text(row.accuracy))}&nbsp;%</b>"

@@ -9,7 +9,7 @@ from html import escape
 
 from spikedistill.report import svg
 
-_MATRIX = 360.0
+_MATRIX = 320.0
 _COUNTS_UP_TO = 20
 MATRIX_UP_TO = 100
 """More classes than this are not drawn as a matrix; the most frequent confusions are listed instead."""
@@ -52,14 +52,16 @@ def raster(layer: str, spikes: list[list[int]], first: bool) -> str:
     every = 1 if across >= 12 else max(1, round(24 / across))
     for step in range(0, steps, every):
         parts.append(svg.text(left + across * (step + 0.5), down * neurons + 14, str(step + 1), anchor="middle"))
-    parts.append(svg.text(left + across * steps / 2, down * neurons + 28, "t", "title", "middle"))
+    title = "timestep" if across * steps > 48 else "t"
+    parts.append(svg.text(left + across * steps / 2, down * neurons + 28, title, "title", "middle"))
     if first:
         parts.append(svg.text(10, 1 + down * neurons / 2, f"{neurons} neurons", "title", "middle", rotate=-90))
     fired = sum(map(sum, spikes))
     description = f"Spikes of {layer}: {fired} of {neurons * steps} possible"
     drawn = svg.picture(width, height, "".join(parts), description)
     sized = drawn.replace("<svg ", f'<svg width="{width:g}" height="{height:g}" ', 1)
-    caption = f"<b>{escape(layer)}</b> {100 * fired / (neurons * steps):.0f}&thinsp;% fired"
+    name = escape(layer).replace(".", ".<wbr>")
+    caption = f"<b>{name}</b> {100 * fired / (neurons * steps):.0f}&thinsp;% fired"
     return f'<figure class="layer">{sized}<figcaption>{caption}</figcaption></figure>'
 
 
@@ -83,28 +85,32 @@ def confusion(matrix: list[list[int]], classes: Sequence[str]) -> str:
             parts.append(svg.text(left - 6, top + middle + 3.8, label, anchor="end"))
             anchor, turn = ("start", -90.0) if steep else ("middle", None)
             parts.append(svg.text(left + middle + (3.8 if steep else 0), top - 6, label, "", anchor, turn))
+    shades: dict[str, list[str]] = {}
     for i, row in enumerate(matrix):
         for j, count in enumerate(row):
-            share = count / (max(1, sum(row)) if i == j else worst)
-            parts.append(_cell(left + j * cell, top + i * cell, cell, count, share, i == j, (classes[i], classes[j])))
+            if not count:
+                continue
+            x, y = left + j * cell, top + i * cell
+            share = count / (sum(row) if i == j else worst)
+            # Powers: a recall of 90 % must look worse than one of 100 %, a single mistake must not vanish.
+            strength = 0.08 + 0.92 * (share**3 if i == j else share**0.5)
+            shade = f'class="{"right" if i == j else "wrong"}" fill-opacity="{round(strength, 1):g}"'
+            if size > _COUNTS_UP_TO:
+                shades.setdefault(shade, []).append(f"M{x:.1f} {y:.1f}h{cell:.1f}v{cell:.1f}h-{cell:.1f}z")
+            else:
+                what = f"{count} of class {classes[i]} " + ("right" if i == j else f"taken for {classes[j]}")
+                parts.append(_cell(x, y, cell, shade, what))
+                over = "count over" if strength > 0.75 else "count"
+                parts.append(svg.text(x + cell / 2, y + cell / 2 + 3.5, svg.number(count), over, "middle"))
+    parts += [f'<path {shade} d="{"".join(cells)}"/>' for shade, cells in shades.items()]
     right = sum(matrix[index][index] for index in range(size))
     description = f"Confusion matrix of {size} classes: {right} of {sum(map(sum, matrix))} images right"
     return svg.picture(left + cell * size + 2, top + cell * size + 2, "".join(parts), description)
 
 
-def _cell(x: float, y: float, side: float, count: int, share: float, right: bool, names: tuple[str, str]) -> str:
-    if count == 0:
-        return ""
-    gap = 0.75 if side > 8 else 0.0
-    # The square root keeps single mistakes visible beside frequent ones.
-    strength = 0.08 + 0.92 * (share**3 if right else share**0.5)
-    title = f"{count} of class {names[0]} taken for {names[1]}" if not right else f"{count} of class {names[0]} right"
-    kind = "right" if right else "wrong"
-    drawn = svg.rect(x + gap, y + gap, side - 2 * gap, side - 2 * gap, kind, title, f"fill-opacity:{strength:.2f}")
-    if side >= _MATRIX / (_COUNTS_UP_TO + 4):
-        shade = "count over" if strength > 0.55 else "count"
-        drawn += svg.text(x + side / 2, y + side / 2 + 3.5, svg.number(count), shade, "middle")
-    return drawn
+def _cell(x: float, y: float, side: float, shade: str, title: str) -> str:
+    box = f'x="{x + 0.75:.1f}" y="{y + 0.75:.1f}" width="{side - 1.5:.1f}" height="{side - 1.5:.1f}"'
+    return f"<rect {box} {shade}><title>{escape(title)}</title></rect>"
 
 
 def confusions(matrix: list[list[int]], classes: Sequence[str], most: int = 5) -> list[tuple[str, str, int]]:

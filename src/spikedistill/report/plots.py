@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from spikedistill.report import svg
 from spikedistill.report.groups import Spread
 
-MAX_OVERLAY = 5
+MAX_OVERLAY = 6
 """With more lines than this each one gets a panel of its own, the others behind it in grey."""
 
 
@@ -66,18 +66,25 @@ def loss_axis(series: Sequence[Series], y_title: str) -> Axis:
     high = max(values, default=1.0) or 1.0
     positive = [value for value in values if value > 0]
     if positive and len(positive) == len(values) and high / min(positive) > 30:
-        return Axis("epoch", y_title, (min(positive) * 0.8, high * 1.2), log_y=True)
+        return Axis("epoch", f"{y_title} (log)", (min(positive) * 0.8, high * 1.2), log_y=True)
     return Axis("epoch", y_title, (min([0.0, *values]), high * 1.05))
 
 
-def line_charts(series: Sequence[Series], axis: Axis) -> list[str]:
-    """One chart with all lines, or one panel a line where there are more than ``MAX_OVERLAY``."""
+def line_charts(series: Sequence[Series], axis: Axis, companions: Sequence[Series] = ()) -> list[str]:
+    """One chart with all lines, or one panel a line where there are more than ``MAX_OVERLAY``.
+
+    Args:
+        series: lines to compare.
+        axis: shared by all panels.
+        companions: lines of the same labels, drawn dotted into the panels only (one chart would not hold them).
+    """
     drawn = [one for one in series if one.points]
     if not drawn:
         return []
     if len(drawn) <= MAX_OVERLAY:
         return [overlay(drawn, axis)]
-    return [_panel(one, drawn, axis) for one in drawn]
+    beside = {one.label: one for one in companions if one.points}
+    return [_panel(one, drawn, axis, beside.get(one.label)) for one in drawn]
 
 
 def overlay(series: Sequence[Series], axis: Axis) -> str:
@@ -95,10 +102,11 @@ def overlay(series: Sequence[Series], axis: Axis) -> str:
     return svg.picture(frame.width, frame.height, "".join(parts), _described(series, axis))
 
 
-def _panel(own: Series, others: Sequence[Series], axis: Axis) -> str:
-    frame = replace(_frame(others, axis, right=14), width=300, height=210, top=42)
+def _panel(own: Series, others: Sequence[Series], axis: Axis, companion: Series | None) -> str:
+    frame = replace(_frame(others, axis, right=14), width=280, height=200, top=42)
     behind = "".join(_line(frame, one, "context") for one in others if one is not own)
-    body = svg.clipped(frame, behind + _band(frame, own) + _line(frame, own, "line"))
+    dotted = _line(frame, companion, "companion") if companion else ""
+    body = svg.clipped(frame, behind + _band(frame, own) + dotted + _line(frame, own, "line"))
     last_x, last = own.points[-1]
     end = svg.circle(frame.x(last_x), frame.y(_inside(last.mean, axis)), 3, f"dot {own.colour}", _tooltip(own))
     name = svg.text(0, 12, svg.shortened(own.label, 42), f"name {own.colour}")
@@ -167,13 +175,12 @@ def side_by_side(dots: Sequence[Dot], plain: float | None = None) -> str:
     margin = max(0.08 * (max(values) - min(values)), 0.2)
     height = 40.0 * len(dots) + 66
     x_range = (min(values) - margin, min(100.0 + margin / 2, max(values) + margin))
-    frame = svg.Frame(x_range, (0, 1), height=height, left=8, right=8, top=24, bottom=40)
+    frame = svg.Frame(x_range, (0, 1), height=height, left=8, right=96, top=24, bottom=40)
     parts = [_side_axis(frame)]
     if shared is not None:
         x = frame.x(shared)
-        anchor = "end" if x > frame.width / 2 else "start"
         parts.append(svg.line(x, 18, x, frame.y_end, "reference"))
-        parts.append(svg.text(x, 12, f"teacher {shared:.2f}", "referred", anchor))
+        parts.append(svg.text(min(max(x, 46), frame.width - 46), 12, f"teacher {shared:.2f}", "referred", "middle"))
     if plain is not None:
         parts.append(svg.line(frame.x(plain), frame.top, frame.x(plain), frame.y_end, "baseline"))
     for index, dot in enumerate(dots):
@@ -188,7 +195,7 @@ def _side_axis(frame: svg.Frame) -> str:
         if mark <= 100:
             parts.append(svg.line(frame.x(mark), frame.top, frame.x(mark), frame.y_end, "grid"))
             parts.append(svg.text(frame.x(mark), frame.y_end + 15, svg.number(mark), anchor="middle"))
-    parts.append(svg.text(frame.width / 2, frame.y_end + 32, "test accuracy, %", "title", "middle"))
+    parts.append(svg.text((frame.left + frame.x_end) / 2, frame.y_end + 32, "test accuracy, %", "title", "middle"))
     return "".join(parts)
 
 
@@ -196,9 +203,10 @@ def _side_row(frame: svg.Frame, dot: Dot, y: float, own_teacher: bool) -> str:
     sd = "" if dot.accuracy.sd is None else f" ± {dot.accuracy.sd:.2f}"
     parts = [
         svg.text(frame.left, y, svg.shortened(dot.label, 40), f"name halo {dot.colour}"),
-        svg.text(frame.x_end, y, f"{dot.accuracy.mean:.2f}{sd}", "value halo", "end"),
+        svg.text(frame.width, y + 17, f"{dot.accuracy.mean:.2f}{sd}", "value", "end"),
     ]
     y += 13
+    parts.insert(0, svg.line(frame.left, y, frame.x_end, y, "grid"))
     if own_teacher and dot.teacher is not None:
         x = frame.x(dot.teacher)
         parts.append(svg.line(x, y - 6, x, y + 6, "reference"))

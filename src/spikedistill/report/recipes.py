@@ -12,11 +12,11 @@ from spikedistill.report.table import EMPTY, percent
 
 def recipes(report: Report) -> Part:
     """Every run, folded: the facts of the run, the command that repeats it and its resolved recipe."""
-    intro = "Every run with its resolved recipe. The command repeats it, on the same versions with the same result."
+    intro = "Every run with its resolved recipe and the command that repeats it."
     body = ""
     for block in report.blocks:
         for row, name in zip(block.table.rows, block.names, strict=True):
-            body += "".join(_run(run, f"{block.dataset}, {block.model}, {name}") for run in row.group.runs)
+            body += "".join(_run(run, f"{block.title}, {name}") for run in row.group.runs)
     return Part(intro, f'<div class="runs">{body}</div>')
 
 

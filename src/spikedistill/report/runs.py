@@ -18,6 +18,8 @@ from typing import Any
 from spikedistill.errors import UserError
 from spikedistill.report.evaluation import Evaluation, parse_evaluation
 
+PLAIN_ANN, PLAIN_SNN = "ann", "snn"
+"""The methods that distil nothing: the ANN alone and the spiking network without a teacher."""
 CONFIG, SUMMARY, METRICS, EVALUATION = "config.yaml", "summary.json", "metrics.csv", "evaluation.json"
 _NOT_RUNS = ("teacher", "checkpoints")
 """Sub-folders a search does not enter: a teacher belongs to its student's run and is no row of its own."""
@@ -25,11 +27,16 @@ _NOT_RUNS = ("teacher", "checkpoints")
 
 @dataclass(frozen=True)
 class Published:
-    """A published accuracy to stand beside ours: percent, where it is printed, its timesteps, and a remark."""
+    """A published accuracy to stand beside ours: percent, where it is printed, its timesteps, and a remark.
+
+    ``baseline`` and ``teacher`` are what the same source gives for the plain SNN and for the teacher, in percent.
+    """
 
     figure: float
     source: str = ""
     timesteps: int | None = None
+    baseline: float | None = None
+    teacher: float | None = None
     note: str = ""
 
 
@@ -111,13 +118,14 @@ def read_run(path: str | Path) -> Run:
         None if EVALUATION in missing else parse_evaluation(_read_json(folder / EVALUATION), str(folder / EVALUATION))
     )
     where = _Fields(config | summary, folder / (CONFIG if SUMMARY in missing else SUMMARY))
+    method = _name(where.values.get("method"))
     return Run(
         path=folder,
         name=str(config.get("name") or folder.resolve().name),
-        method=_name(where.values.get("method")),
+        method=method,
         dataset=_name(summary.get("dataset") or config.get("data")),
         model=_name(summary.get("model") or config.get("student")),
-        timesteps=where.integer("timesteps"),
+        timesteps=None if method == PLAIN_ANN else where.integer("timesteps"),
         seed=where.integer("seed"),
         accuracy=where.number("student_accuracy"),
         teacher_accuracy=where.number("teacher_accuracy"),
@@ -235,7 +243,8 @@ def _published(value: Any, path: Path) -> Published | None:
     if figure is None:
         return None
     source, note = str(value.get("source") or ""), str(value.get("note") or "")
-    return Published(figure, source, fields.integer("timesteps"), note)
+    timesteps, baseline, teacher = fields.integer("timesteps"), fields.number("baseline"), fields.number("teacher")
+    return Published(figure, source, timesteps, baseline, teacher, note)
 
 
 def _name(value: Any) -> str:

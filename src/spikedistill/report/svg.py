@@ -21,8 +21,8 @@ class Frame:
 
     x_range: tuple[float, float]
     y_range: tuple[float, float]
-    width: float = 400
-    height: float = 260
+    width: float = 360
+    height: float = 240
     left: float = 38
     right: float = 14
     top: float = 26

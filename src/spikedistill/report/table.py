@@ -1,7 +1,7 @@
 """The comparison table: mean and standard deviation over seeds, beside the plain SNN, the teacher and the paper.
 
-One list of columns serves the terminal, Markdown and HTML. Seeds, device, torch version and commit are columns where
-they differ between rows and a line below the table where they do not, so that no figure stands without them.
+One list of columns serves the terminal, Markdown and HTML. Seeds, device, torch version and commit stand with every
+figure: as columns in Markdown, in the lines below the table elsewhere.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _row(group: Group, groups: list[Group]) -> Row:
     teacher = spread(run.teacher_accuracy for run in group.runs if run.finished)
     plain = plain_snn_of(group, groups)
     baseline = plain.accuracy if plain else None
-    firing = spread(run.firing_rate for run in group.runs)
+    firing = spread(run.firing_rate for run in group.runs if group.timesteps)
     published = next((run.published for run in group.runs if run.published), None)
     return Row(
         group=group,
@@ -89,11 +89,10 @@ def _notes(row: Row) -> list[str]:
     twice = sorted({seed for seed in group.seeds if group.seeds.count(seed) > 1})
     if twice:
         notes.append(f"{group.label}: seed {', '.join(map(str, twice))} was run more than once and counts each time")
-    if row.plain:
-        keys = training_differences(group, row.plain)
-        if keys:
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            notes.append(f"{group.label}: its plain SNN was trained with another {', '.join(keys[:3])}{more}")
+    keys = training_differences(group, row.plain) if row.plain and row.accuracy else []
+    if keys:
+        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+        notes.append(f"{group.label}: the plain SNN it is measured against differs in {', '.join(keys[:3])}{more}")
     if row.published and row.published.timesteps not in (None, group.timesteps):
         notes.append(f"{group.label}: the published figure is for T = {row.published.timesteps}")
     if row.published and row.published.note:
@@ -115,6 +114,16 @@ def points(value: float | None) -> str:
     return EMPTY if value is None else f"{value:+.2f}".replace("-", "−").replace("−0.00", "±0.00")
 
 
+def _count(number: int | None) -> str:
+    """A count to three digits: 49.7k, 7.39M."""
+    if number is None:
+        return EMPTY
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
+
+
 def spread_text(value: Spread | None) -> str:
     """``mean ± sd`` in percent; the mean alone for a single run."""
     if value is None:
@@ -122,19 +131,14 @@ def spread_text(value: Spread | None) -> str:
     return f"{value.mean:.2f}" if value.sd is None else f"{value.mean:.2f} ± {value.sd:.2f}"
 
 
-def _published_text(row: Row) -> str:
-    if row.published is None:
-        return EMPTY
-    return f"{row.published.figure:.2f}" + (f" ({row.published.source})" if row.published.source else "")
-
-
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading, its text for a row, whether it holds figures."""
+    """A column: its heading, its text for a row, whether it holds figures; ``key`` is its heading in the terminal."""
 
     title: str
     cell: Callable[[Row], str]
     figures: bool = True
+    key: str = ""
 
 
 PLACE = [
@@ -146,14 +150,18 @@ RESULTS = [
     Column("T", lambda row: EMPTY if row.group.timesteps is None else str(row.group.timesteps)),
     Column("n", lambda row: str(row.accuracy.n if row.accuracy else 0)),
     Column("accuracy %", lambda row: spread_text(row.accuracy)),
-    Column("vs plain SNN", lambda row: points(row.gain)),
-    Column("teacher %", lambda row: percent(row.teacher)),
-    Column("vs teacher", lambda row: points(row.to_teacher)),
-    Column("published %", _published_text),
-    Column("vs published", lambda row: points(row.to_published)),
-    Column("firing rate %", lambda row: percent(None if row.firing_rate is None else 100 * row.firing_rate)),
+    Column("vs plain SNN", lambda row: points(row.gain), key="vs plain\nSNN"),
+    Column("teacher %", lambda row: percent(row.teacher), key="teacher\n%"),
+    Column("vs teacher", lambda row: points(row.to_teacher), key="vs\nteacher"),
+    Column("published %", lambda row: percent(row.published.figure if row.published else None), key="publ.\n%"),
+    Column("vs published", lambda row: points(row.to_published), key="vs\npubl."),
+    Column(
+        "firing %", lambda row: percent(None if row.firing_rate is None else 100 * row.firing_rate), key="firing\n%"
+    ),
 ]
-_PROVENANCE = [
+SIZE = Column("parameters", lambda row: _count(row.parameters))
+"""Left out in the terminal, which has no room for it."""
+PROVENANCE = [
     Column("seeds", lambda row: row.seeds, figures=False),
     Column("device", lambda row: row.device, figures=False),
     Column("torch", lambda row: row.torch, figures=False),
@@ -161,33 +169,50 @@ _PROVENANCE = [
 ]
 
 
-def _columns(rows: list[Row], wanted: list[Column]) -> tuple[list[Column], str]:
-    """The columns that say something, with provenance; and the line that holds the provenance all rows share."""
-    filled = [column for column in wanted if any(column.cell(row) != EMPTY for row in rows)]
-    shared = [column for column in _PROVENANCE if len({column.cell(row) for row in rows}) == 1]
-    line = ", ".join(f"{column.title} {column.cell(rows[0])}" for column in shared) if rows else ""
-    return filled + [column for column in _PROVENANCE if column not in shared], line
+def _filled(rows: Sequence[Row], wanted: list[Column]) -> list[Column]:
+    return [column for column in wanted if any(column.cell(row) != EMPTY for row in rows)]
 
 
-def provenance(rows: list[Row]) -> str:
+def provenance(rows: Sequence[Row]) -> str:
     """What stands behind figures drawn from these rows: n, seeds, device, torch version, commit."""
-    counts = _all(str(row.accuracy.n if row.accuracy else 0) for row in rows)
-    parts = [f"{column.title} {_all(column.cell(row) for row in rows)}" for column in _PROVENANCE]
-    return ", ".join([f"n {counts}", *parts])
+    finished = [row for row in rows if row.accuracy] or rows
+    counts = sorted({row.accuracy.n if row.accuracy else 0 for row in finished})
+    seeds = sorted({seed for row in finished for seed in row.group.seeds})
+    told = [f"n {counts[0]}" if len(counts) == 1 else f"n {counts[0]} to {counts[-1]}"]
+    told.append(f"seeds {' '.join(map(str, seeds)) or EMPTY}")
+    told += [f"{column.title} {_all(column.cell(row) for row in finished)}" for column in PROVENANCE[1:]]
+    return ", ".join(told)
 
 
-def to_markdown(compared: Table) -> str:
-    """The table as GitHub Markdown, with the shared provenance and the notes below it."""
-    columns, shared = _columns(compared.rows, PLACE + RESULTS)
+def _remarks(rows: Sequence[Row], notes: Sequence[str]) -> list[str]:
+    """The lines below a table: provenance once for all rows that share it, sources of published figures, notes."""
+    shared: dict[str, list[str]] = {}
+    for row in rows:
+        if row.accuracy:
+            shared.setdefault(provenance([row]), []).append(row.group.label)
+    lines = [f"{'All rows' if len(shared) == 1 else ', '.join(labels)}: {told}" for told, labels in shared.items()]
+    sources = dict.fromkeys(_source(row.published) for row in rows if row.published and row.published.source)
+    return lines + ([f"Published: {'; '.join(sources)}"] if sources else []) + list(notes)
+
+
+def _source(published: Published) -> str:
+    beside = {"plain SNN": published.baseline, "teacher": published.teacher}
+    told = ", ".join(f"{name} {value:.2f}" for name, value in beside.items() if value is not None)
+    return published.source + (f" (there: {told})" if told else "")
+
+
+def to_markdown(compared: Table | Iterable[Run]) -> str:
+    """A table, or the table of some runs, as GitHub Markdown: provenance in columns, notes below."""
+    compared = compared if isinstance(compared, Table) else table(compared)
+    columns = _filled(compared.rows, [*PLACE, *RESULTS, SIZE, *PROVENANCE])
     lines = [
         "| " + " | ".join(column.title for column in columns) + " |",
-        "|" + "|".join(" ---: " if column.figures else " --- " for column in columns) + "|",
+        "| " + " | ".join("---:" if column.figures else "---" for column in columns) + " |",
     ]
     for row in compared.rows:
         lines.append("| " + " | ".join(_markdown(column.cell(row)) for column in columns) + " |")
-    remarks = [f"All rows: {shared}."] if shared else []
-    remarks += [f"{note}." for note in compared.notes]
-    return "\n".join([*lines, *(f"\n{_markdown(remark)}" for remark in remarks)]) + "\n"
+    published = [line for line in _remarks(compared.rows, []) if line.startswith("Published")]
+    return "\n".join([*lines, *(f"\n{_markdown(remark)}." for remark in published + compared.notes)]) + "\n"
 
 
 def _markdown(text: str) -> str:
@@ -196,25 +221,37 @@ def _markdown(text: str) -> str:
     return " ".join(text.split())
 
 
-def print_table(compared: Table, console: Console | None = None) -> None:
-    """Prints the table to the terminal."""
+def print_table(compared: Table | Iterable[Run], console: Console | None = None) -> None:
+    """Prints a table, or the table of some runs: one part for each data set and student; it fits 80 columns."""
     import rich.box
     import rich.console
+    import rich.measure
     import rich.table
     import rich.text
 
-    columns, shared = _columns(compared.rows, PLACE + RESULTS)
-    drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-    for column in columns:
-        drawn.add_column(
-            column.title, justify="right" if column.figures else "left", overflow="fold", no_wrap=column.title == "T"
-        )
-    for row in compared.rows:
-        drawn.add_row(*(rich.text.Text(column.cell(row)) for column in columns))
+    compared = compared if isinstance(compared, Table) else table(compared)
     console = console or rich.console.Console()
-    console.print(drawn)
-    for remark in ([f"All rows: {shared}"] if shared else []) + compared.notes:
-        console.print(rich.text.Text(f"  {remark}", style="dim"))
+    for place, rows in _places(compared.rows).items():
+        heading = rich.text.Text(" on ".join(reversed(place)), style="bold")
+        drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+        for column in _filled(rows, RESULTS):
+            align = "right" if column.figures else "left"
+            drawn.add_column(column.key or column.title, justify=align, no_wrap=column.figures, overflow="fold")
+        for row in rows:
+            drawn.add_row(*(rich.text.Text(column.cell(row)) for column in _filled(rows, RESULTS)))
+        if rich.measure.Measurement.get(console, console.options.update(width=500), drawn).maximum > console.width:
+            drawn.padding = (0, 0, 0, 0)
+        console.print(heading, drawn, sep="\n")
+        for remark in _remarks(rows, [note for row in rows for note in _notes(row)]):
+            console.print(rich.text.Text(remark, style="dim"))
+        console.print()
+
+
+def _places(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    places: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        places.setdefault((row.group.dataset, row.group.model), []).append(row)
+    return places
 
 
 def to_html(compared: Table, colours: Sequence[str] = (), with_place: bool = True) -> str:
@@ -224,16 +261,16 @@ def to_html(compared: Table, colours: Sequence[str] = (), with_place: bool = Tru
         colours: for each row the CSS class of the coloured mark before its method; none gives none.
         with_place: whether to give data and student as columns; a page says them in the heading.
     """
-    columns, shared = _columns(compared.rows, PLACE + RESULTS if with_place else RESULTS)
+    columns = _filled(compared.rows, [*(PLACE if with_place else []), *RESULTS, SIZE])
     head = "".join(
         f'<th scope="col"{" class=num" if column.figures else ""}>{escape(column.title)}</th>' for column in columns
     )
     marks = [f'<span class="mark {colour}"></span>' for colour in colours] or [""] * len(compared.rows)
     rows = zip(compared.rows, marks, strict=True)
     body = "".join(f"<tr>{_html_cells(row, columns, mark)}</tr>" for row, mark in rows)
-    remarks = ([f"All rows: {shared}."] if shared else []) + [f"{note}." for note in compared.notes]
-    notes = "".join(f'<p class="note">{escape(remark)}</p>' for remark in remarks)
-    return f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}'
+    notes = "".join(f'<p class="note">{escape(line)}.</p>' for line in _remarks(compared.rows, compared.notes))
+    drawn = f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="wide">{drawn}</div>{notes}'
 
 
 def _html_cells(row: Row, columns: list[Column], mark: str) -> str:

@@ -16,7 +16,8 @@ import types
 import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ class _State:
     """The process's choice, and the kinds of device on which compiling has failed."""
 
     choice: str | None = None
-    broken: set[str] = set()
+    broken: ClassVar[set[str]] = set()
 
 
 def choice() -> str:
@@ -77,18 +78,19 @@ def pays(x: Tensor) -> bool:
 def call(function: Callable[..., Outputs], *tensors: Tensor, **constants: Hashable) -> Outputs:
     """Runs a function of tensors and constants compiled, or as it stands where compiling has failed.
 
-    Compiled once for each set of constants, dtypes and kind of device, for all shapes. Nothing is recorded for
-    autograd; the tensors must not require gradients. Inside a network that is being compiled the function is traced
-    with it.
+    Compiled once for each set of constants, dtypes, leading dimensions and kind of device, whatever the last dimension.
+    Nothing is recorded for autograd; the tensors must not require gradients. Inside a network that is being compiled
+    the function is traced with it.
 
     Args:
         function: a function of the module level, of tensors (by position) and hashable constants (by name).
         tensors, constants: its arguments.
     """
     device = tensors[0].device.type
-    if torch.compiler.is_compiling() or device in _State.broken:
+    if torch.compiler.is_compiling() or (device in _State.broken and choice() != "fused"):
         return function(*tensors, **constants)
-    kernel = _kernel(function, tuple(constants.items()), tuple((t.dtype, t.dim()) for t in tensors), device)
+    signature = tuple((t.dtype, *t.shape[:-1]) for t in tensors)
+    kernel = _kernel(function, tuple(constants.items()), signature, device)
     # Autocast changes nothing in a kernel, but a kernel would be compiled again for it.
     if torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):
@@ -104,7 +106,9 @@ class _Kernel:
             return function(*tensors, **constants)
 
         # A code object of its own: Dynamo counts recompilations by code object, and all kernels would share this one.
-        own = types.FunctionType(bound.__code__.replace(), bound.__globals__, function.__name__, None, bound.__closure__)
+        own = types.FunctionType(
+            bound.__code__.replace(), bound.__globals__, function.__name__, None, bound.__closure__
+        )
         self._plain = bound
         self._run: Callable[..., Outputs] = torch.compile(own, fullgraph=True, dynamic=True)
         self._device = device
@@ -113,6 +117,9 @@ class _Kernel:
     def __call__(self, *tensors: Tensor) -> Outputs:
         if self._proven:
             return self._run(*tensors)
+        for tensor in tensors:
+            if tensor.dim():
+                torch._dynamo.maybe_mark_dynamic(tensor, tensor.dim() - 1)
         try:
             out = self._run(*tensors)
         except torch.OutOfMemoryError:
@@ -136,11 +143,11 @@ def _give_up(device: str, error: Exception) -> None:
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _kernel(
     function: Callable[..., Outputs],
     constants: tuple[tuple[str, Hashable], ...],
-    _signature: tuple[tuple[torch.dtype, int], ...],
+    _signature: tuple[tuple[torch.dtype | int, ...], ...],
     device: str,
 ) -> _Kernel:
     return _Kernel(function, dict(constants), device)

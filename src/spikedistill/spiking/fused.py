@@ -4,8 +4,8 @@ The backward pass keeps the input current and nothing else: the membrane potenti
 where it is needed. So a layer reads T currents and writes T spikes on the way forward, and reads currents and gradients
 and writes gradients on the way back. Nothing less can be had without fusing it with its neighbours.
 
-``forward`` and ``backward`` are plain torch on ``[T, N]`` tensors, compiled into one kernel each (``compiling``); inside
-a network that is itself being compiled they are traced as they stand.
+``forward`` and ``backward`` are plain torch on ``[T, N]`` tensors, compiled into one kernel each (``compiling``);
+inside a network that is itself being compiled they are traced as they stand.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A spiking layer over T steps, by the fastest twin that runs here.
 
-``plain_step`` and ``plain_run`` (``recurrence``) are the definition. The fused twin (``fused``) is one operation forward
-and one backward; its spikes are the plain ones bit for bit on a CPU, its gradients are the plain ones to 1e-6. Which of
-the two runs is decided in ``compiling``.
+``plain_step`` and ``plain_run`` (``recurrence``) are the definition. The fused twin (``fused``) is one operation
+forward and one backward; its spikes are the plain ones bit for bit on a CPU, its gradients are the plain ones to 1e-6.
+Which of the two runs is decided in ``compiling``.
 """
 
 from __future__ import annotations

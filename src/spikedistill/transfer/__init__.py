@@ -9,6 +9,7 @@ from torch import nn
 
 from spikedistill.transfer.copy import copy_weights
 from spikedistill.transfer.report import Entry
+from spikedistill.transfer.resample import plan_resample, resample_weights
 
 
 class Settings(Protocol):
@@ -26,9 +27,14 @@ def _copy(teacher: nn.Module, student: nn.Module, settings: Settings) -> list[En
     return copy_weights(teacher, student)
 
 
+def _resample(teacher: nn.Module, student: nn.Module, settings: Settings) -> list[Entry]:
+    return resample_weights(teacher, student, settings.shortcuts)
+
+
 TRANSFERS: dict[str, Callable[[nn.Module, nn.Module, Settings], list[Entry] | None]] = {
     "random": _random,
     "copy": _copy,
+    "resample": _resample,
 }
 
-__all__ = ["TRANSFERS", "Entry", "copy_weights"]
+__all__ = ["TRANSFERS", "Entry", "copy_weights", "plan_resample", "resample_weights"]

@@ -1,0 +1,222 @@
+"""Joint A-SNN: Joint Training of Artificial and Spiking Neural Networks via Self-Distillation and Weight Factorization.
+
+Guo, Peng, Chen, Zhang, Liu, Huang, Ma; Pattern Recognition 2023. An ANN and an SNN of one architecture are trained
+together from the start; the ANN teaches the SNN at four branches, and their weights share singular vectors.
+
+    L = CE(all branches of both) + l1 * sum_i KL(ANN_i || SNN_i) + l2 * sum_i ||ANN_i - SNN_i||^2     equations 7 to 10
+
+with the ANN's outputs detached in the last two. ``method.ce``, ``kld``, ``norm`` and ``factorise`` switch the parts of
+the paper's table 4: its first row is the method ``snn``, its second (a trained ANN teaches) ``idsnn`` with alpha 1 and
+temperature 1, the others are ``kld`` 1 or 0, ``norm`` 0.3 or 0, and, for factorisation alone, ``ce`` false as well.
+
+What the paper leaves open:
+
+* Branches. "Four intermediate branches right after the end of each stage", each a global average pooling and a linear
+  layer, and eight cross-entropies in all: so the last branch is the network's own classifier (in a ResNet the same
+  thing; were it another, the output would never see a label). The authors' code has three and the output, too. A stage
+  ends where the channels increase behind it ("a downsample and an increase of the channel numbers"), which makes four
+  of VGG-16's five poolings as well; ``stages`` names other places. Pooling stands behind the stage's activation; the
+  SNN's branches answer with the mean over T, like its output (equation 3; the authors' code sums).
+* ``ce`` off leaves the labels at the two outputs (without them nothing is trained), and the other terms there too.
+* The norm is that of one image's vector of K outputs, the term its mean over the batch like the other two.
+* Factorised are all convolutions and linear layers ("all layers can be implemented with WFT"; the authors' code leaves
+  out linear ones); BatchNorm, biases and the branches' layers are each network's own. The initial weights are the
+  ANN's (in a recipe as random as the SNN's, with ``init.kind=copy`` the same). U and V have min(c_out, c_in) columns
+  and rows, not the full bases of section 4.3.1: the others would never get a gradient.
+* Weight decay acts on U, V and S, for they are what is trained: a pull on the three factors, not on their product.
+
+Deviations from the authors' code, beside those: the kernel entries are taken by a permutation, so the factors reproduce
+the initial weights; branches are plain linear layers, as the paper says, not bottlenecks of three convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from spikedistill.errors import UserError
+from spikedistill.losses import soft_targets
+from spikedistill.methods.base import JOINT_TEACHER, Method, Progress, answer_shape, check_classes
+from spikedistill.methods.factorisation import SharedFactors, factorisable
+from spikedistill.methods.features import MethodTaps, common_points, feature_shapes, module_key
+from spikedistill.methods.ranges import check_ranges
+from spikedistill.spiking.time import rate
+
+
+class Branches(nn.Module):
+    """Linear layers on the pooled outputs of some of a network's stages.
+
+    Args:
+        network: the network, which is tapped until ``close`` and no sub-module of this.
+        points: stage name to the path of the activation behind which the branch leaves.
+        channels: of each stage.
+        classes: K.
+    """
+
+    def __init__(
+        self, network: nn.Module, points: Mapping[str, str], channels: Mapping[str, int], classes: int
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict({module_key(name): nn.Linear(channels[name], classes) for name in points})
+        self.taps = MethodTaps(network, points, "after")
+
+    def forward(self, output: Tensor) -> Tensor:
+        """The outputs of all branches in the network's last pass, with its own ``output`` as the last.
+
+        Args:
+            output: ``[B, K]``.
+
+        Returns:
+            ``[branches, B, K]`` in float32.
+        """
+        answers = []
+        for name, feature in self.taps.take().items():
+            answers.append(self.layers[module_key(name)](rate(pooled(feature), len(output))).float())
+        return torch.stack([*answers, output.float()])
+
+
+def pooled(feature: Tensor) -> Tensor:
+    """Global average pooling ``[N, C, H, W] -> [N, C]``, at least float32.
+
+    Summed before it is divided: the gradient of a sum is a view of one value per map, that of a mean a whole map.
+    """
+    maps = feature.flatten(2)
+    return maps.sum(2, dtype=torch.promote_types(feature.dtype, torch.float32)) / maps.shape[2]
+
+
+def summed_cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
+    """The cross-entropies of all branches ``[branches, B, K]``, added up (equation 7)."""
+    return len(outputs) * F.cross_entropy(outputs.flatten(0, 1), labels.repeat(len(outputs)))
+
+
+def summed_divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """``KL(softmax(teacher) || softmax(student))`` of all branches ``[branches, B, K]``, added up (equation 8)."""
+    return len(student) * soft_targets(student.flatten(0, 1), teacher.flatten(0, 1), 1.0)
+
+
+def summed_squared_norm(student: Tensor, teacher: Tensor) -> Tensor:
+    """``||teacher - student||^2`` of an image's outputs, all branches ``[branches, B, K]`` added up (equation 9)."""
+    return (teacher - student).square().sum((0, 2)).mean()
+
+
+class JointASNN(Method):
+    """An ANN and an SNN trained together, with branches and shared singular vectors.
+
+    With factorisation the two networks' own convolution and linear weights are no parameters of the training: the
+    composed weights stand in for them at each step, and ``deployable`` and ``byproducts`` write them back. The teacher
+    is a network of the student's architecture, usually untrained; it is trained in place.
+    """
+
+    summary = "Joint A-SNN: ANN and SNN trained together, branches and shared singular vectors"
+    teacher_role = JOINT_TEACHER
+
+    @dataclass(frozen=True)
+    class Settings:
+        """The parts of the method.
+
+        ce: cross-entropy at all branches of both networks (off: at their outputs only); kld, norm: lambda 1 and 2, 0
+        for off; factorise: share singular vectors; stages: where branches leave, empty for the paper's places.
+        """
+
+        ce: bool = True
+        kld: float = 1.0
+        norm: float = 0.3
+        factorise: bool = True
+        stages: tuple[str, ...] = ()
+        __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+        def __post_init__(self) -> None:
+            check_ranges(self, {"at least 0": ["kld", "norm"]})
+            if self.stages and not self.ce:
+                raise UserError("method.stages places branches, but method.ce=false trains none; leave one of them out")
+
+    def __init__(self, student: nn.Module, teacher: nn.Module | None, settings: Any, example: Tensor) -> None:
+        super().__init__(student, teacher, settings, example)
+        assert teacher is not None
+        check_classes(student, teacher, example)
+        self.ann = teacher.requires_grad_(True)
+        ours, theirs, channels = _branch_points(student, teacher, settings, example)
+        classes = answer_shape(student, example)[-1]
+        self.snn_branches = Branches(student, ours, channels, classes)
+        self.ann_branches = Branches(teacher, theirs, channels, classes)
+        self.factors = _factors(student, teacher) if settings.factorise else None
+
+    def forward(self, images: Tensor, labels: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
+        ann_weights, snn_weights = self._weights()
+        ann = self.ann_branches(functional_call(self.ann, ann_weights, (images,)))
+        logits = functional_call(self.student, snn_weights, (images,))
+        snn = self.snn_branches(logits)
+        target = ann.detach()
+        losses = {"task": F.cross_entropy(snn[-1], labels), "ann": summed_cross_entropy(ann, labels)}
+        if len(snn) > 1:
+            losses["branches"] = summed_cross_entropy(snn[:-1], labels)
+        if self.settings.kld:
+            losses["kld"] = self.settings.kld * summed_divergence(snn, target)
+        if self.settings.norm:
+            losses["norm"] = self.settings.norm * summed_squared_norm(snn, target)
+        return logits, losses
+
+    def deployable(self) -> nn.Module:
+        self._write_back()
+        return self.student
+
+    def byproducts(self) -> dict[str, nn.Module]:
+        self._write_back()
+        return {"ann": self.ann}
+
+    def close(self) -> None:
+        """Takes the taps off; both networks are plain ones again, their weights parameters as before."""
+        self.snn_branches.taps.close()
+        self.ann_branches.taps.close()
+        self._write_back()
+        for network in (self.ann, self.student):
+            for weight in factorisable(network).values():
+                weight.requires_grad_(True)
+
+    def _weights(self) -> list[dict[str, Tensor]]:
+        """What stands in for the ANN's and the SNN's own weights."""
+        return [{}, {}] if self.factors is None else self.factors.compose()
+
+    @torch.no_grad()
+    def _write_back(self) -> None:
+        for network, weights in zip((self.ann, self.student), self._weights(), strict=True):
+            for name, weight in weights.items():
+                network.get_parameter(name).copy_(weight)
+
+
+def _branch_points(
+    student: nn.Module, teacher: nn.Module, settings: Any, example: Tensor
+) -> tuple[dict[str, str], dict[str, str], dict[str, int]]:
+    """Where branches leave the student and the teacher, and the channels there."""
+    if not settings.ce:
+        return {}, {}, {}
+    ours, theirs = common_points(student, teacher, "stage", settings.stages)
+    channels = {name: shape[1] for name, shape in feature_shapes(student, ours, "after", example).items()}
+    names = settings.stages or [a for a, b in pairwise(ours) if channels[b] > channels[a]]
+    return {n: ours[n] for n in names}, {n: theirs[n] for n in names}, channels
+
+
+def _factors(student: nn.Module, teacher: nn.Module) -> SharedFactors:
+    """Factors of both networks' weights, started from the teacher's; the networks' own are no longer trained.
+
+    Raises:
+        UserError: the two are not of one architecture.
+    """
+    ours, theirs = factorisable(student), factorisable(teacher)
+    for name in [*ours, *theirs]:
+        shapes = [list(weights[name].shape) if name in weights else "missing" for weights in (ours, theirs)]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"method.factorise needs an ANN of the student's architecture: '{name}' is {shapes[0]} in the student, "
+                f"{shapes[1]} in the ANN; leave the recipe's section 'teacher' out, or set method.factorise=false"
+            )
+    for weight in [*ours.values(), *theirs.values()]:
+        weight.requires_grad_(False)
+    return SharedFactors(theirs)

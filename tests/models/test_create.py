@@ -1,0 +1,92 @@
+"""``create_model``: its options, its refusals; and the taps on any module."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from spikedistill import LIF, UserError, create_model, list_models
+from spikedistill.models.features import taps
+from spikedistill.models.registry import options_of
+
+STEMMED = [name for name in list_models() if "stem" in options_of(name)]
+
+
+@pytest.mark.parametrize("name", STEMMED)
+def test_both_stems(name, small):
+    x = torch.randn(2, 3, 33, 40)
+    for spiking in (False, True):
+        network = small(name, spiking=spiking, timesteps=1, stem="imagenet")
+        assert network(x).shape == (2, 10)
+    with pytest.raises(UserError, match="unknown stem 'cifr'; did you mean 'cifar'"):
+        small(name, stem="cifr")
+
+
+def test_most_networks_have_a_stem_and_all_have_a_width():
+    assert set(list_models()) - set(STEMMED) == {"2conv", "lenet5", "vgg11", "vgg13", "vgg16"}
+    assert all("width" in options_of(name) for name in list_models())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet81", {}, "unknown model 'resnet81'; did you mean 'resnet"),
+        ("resnet18", {"widht": 4}, "unknown option of model resnet18 'widht'; did you mean 'width'"),
+        ("resnet18", {"width": 0}, "model resnet18: width must be at least 1, not 0"),
+        ("resnet18", {"width": "64"}, "model resnet18: width must be a whole number, not '64'"),
+        ("resnet18", {"width": 4.5}, "model resnet18: width must be a whole number, not 4.5"),
+        ("resnet18", {"stem": 7}, "model resnet18: stem must be a name, not 7"),
+        ("resnet18", {"num_classes": 0}, "num_classes must be at least 1, not 0"),
+        ("resnet18", {"in_channels": True}, "in_channels must be a whole number, not True"),
+        ("resnet18", {"spiking": True, "timesteps": 0}, "timesteps must be a whole number of at least 1, not 0"),
+        ("vgg11", {"hidden": -1}, "hidden must be at least 0, not -1"),
+        ("2conv", {"image_size": 3}, "at least 4x4 pixels, not 3"),
+        ("lenet5", {"image_size": 11}, "at least 12x12 pixels, not 11"),
+        ("pyramidnet18", {"activations": 3}, "1 or 2 activations, not 3"),
+    ],
+)
+def test_refusals(name, options, message):
+    with pytest.raises(UserError, match=message):
+        create_model(name, **({"num_classes": 10, "in_channels": 3} | options))
+
+
+def test_the_neuron_is_the_template():
+    template = LIF(decay=0.25, threshold=2.0, reset="soft")
+    snn = create_model("2conv", num_classes=2, in_channels=1, width=2, spiking=True, neuron=template)
+    assert snn.spiking
+    assert snn.get_submodule("relu2").neuron.settings() == template.settings()
+    assert snn.get_submodule("relu2").neuron is not template
+
+
+def test_an_encoding_makes_the_sequence(small, images):
+    """With an encoding the network takes what it makes of the images, at any T."""
+    snn = small("resnet14", spiking=True, timesteps=3).eval()
+    direct = snn(images)
+    snn.encoding = lambda x, timesteps: torch.stack([x * (t + 1) for t in range(timesteps)])
+    by_hand = torch.stack([images, 2 * images, 3 * images])
+    torch.testing.assert_close(snn(images, per_step=True), snn(by_hand, per_step=True), rtol=0, atol=0)
+    assert not torch.allclose(snn(images), direct)
+
+
+def test_taps_come_off(small, images):
+    network = small("resnet14")
+    with taps(network, network.stages, "after") as tap:
+        loss = network(images).sum()
+        features = tap.take()
+        assert features["stage3"].grad_fn is not None
+        loss.backward()
+    network(images)
+    assert tap.values == {}
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+def test_taps_refuse_what_is_not_there():
+    module = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    with (
+        pytest.raises(UserError, match="no module '3' in the network for feature 'a'"),
+        taps(module, {"a": "3"}, "after"),
+    ):
+        pass
+    with pytest.raises(UserError, match="unknown feature side 'afer'; did you mean 'after'"), taps(module, {}, "afer"):
+        pass

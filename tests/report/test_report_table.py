@@ -1,0 +1,195 @@
+"""The comparison: grouping, means and deviations against hand-computed values, and its three forms."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from spikedistill.report import find_runs, print_table, table, to_html, to_markdown
+from spikedistill.report.groups import spread
+from spikedistill.report.table import Row, Table, points
+
+PUBLISHED = {"figure": 96.5, "source": "KDSNN table 1", "timesteps": 6, "note": ""}
+
+
+def rows_by_label(compared: Table) -> dict[str, Row]:
+    return {row.group.label: row for row in compared.rows}
+
+
+@pytest.fixture
+def compared(make_run, tmp_path) -> Table:
+    for seed, (plain, taught) in enumerate([(96.0, 97.0), (96.4, 97.6), (96.2, 97.9)]):
+        make_run("snn", seed, accuracy=plain)
+        make_run("kdsnn-response", seed, accuracy=taught, teacher=98.0 + 0.3 * seed, summary={"published": PUBLISHED})
+    make_run("ann", 0, accuracy=98.3, timesteps=None, teacher=None)
+    return table(find_runs(tmp_path / "runs"))
+
+
+def test_mean_sd_and_differences_are_the_hand_computed_ones(compared):
+    taught = rows_by_label(compared)["kdsnn-response"]
+    assert taught.accuracy is not None and taught.accuracy.sd is not None
+    # (97.0 + 97.6 + 97.9) / 3 = 97.5; squared deviations 0.25 + 0.01 + 0.16 = 0.42, over n - 1 = 2.
+    assert taught.accuracy.n == 3 and taught.accuracy.mean == pytest.approx(97.5)
+    assert taught.accuracy.sd == pytest.approx(math.sqrt(0.21))
+    assert taught.teacher == pytest.approx(98.3)
+    assert taught.to_teacher == pytest.approx(-0.8)
+    assert taught.gain == pytest.approx(97.5 - 96.2)
+    assert taught.to_published == pytest.approx(1.0)
+    assert rows_by_label(compared)["plain SNN"].gain is None
+    assert compared.notes == ["kdsnn-response: the published figure is for T = 6"]
+
+
+def test_a_single_value_has_no_deviation_and_none_no_mean():
+    one = spread([97.0, None])
+    assert one is not None and (one.n, one.mean, one.sd) == (1, 97.0, None)
+    assert spread([None]) is None and spread([]) is None
+
+
+def test_the_baselines_come_first_and_the_rest_by_accuracy(make_run, tmp_path):
+    for method, accuracy in {"sakd": 97.0, "snn": 99.0, "idsnn": 98.0}.items():
+        make_run(method, accuracy=accuracy)
+    make_run("ann", timesteps=None)
+    assert list(rows_by_label(table(find_runs(tmp_path / "runs")))) == ["ANN", "plain SNN", "idsnn", "sakd"]
+
+
+def test_variants_of_a_method_are_told_apart_by_what_differs(make_run, tmp_path):
+    for seed in range(2):
+        for alpha in (0.1, 0.5):
+            make_run("sakd", seed, settings={"alpha": alpha, "beta": 100}, folder=f"a{alpha}-{seed}")
+    make_run("sakd", 0, settings={"alpha": 0.1, "beta": 100}, timesteps=2, folder="t2")
+    compared = table(find_runs(tmp_path / "runs"))
+    assert [(row.group.label, row.group.timesteps, row.seeds) for row in compared.rows] == [
+        ("sakd (alpha=0.1)", 2, "0"),
+        ("sakd (alpha=0.1)", 4, "0 1"),
+        ("sakd (alpha=0.5)", 4, "0 1"),
+    ]
+
+
+def test_variants_that_differ_in_much_are_told_apart_by_recipe(make_run, tmp_path):
+    make_run("sakd", settings={"a": 1, "b": 1, "c": 1}, folder="one", config={"name": "paper"})
+    make_run("sakd", settings={"a": 2, "b": 2, "c": 2}, folder="two", config={"name": "ours"})
+    assert set(rows_by_label(table(find_runs(tmp_path / "runs")))) == {"sakd (paper)", "sakd (ours)"}
+
+
+def test_seeds_with_their_own_teachers_and_folders_share_a_row(make_run, tmp_path):
+    for seed in range(3):
+        make_run("idsnn", seed, config={"teacher": {"model": "2conv", "path": f"t{seed}"}, "out": f"o{seed}"})
+    (row,) = table(find_runs(tmp_path / "runs")).rows
+    assert row.accuracy is not None and row.accuracy.n == 3 and row.seeds == "0 1 2"
+
+
+def test_one_seed_under_two_teachers_is_two_rows(make_run, tmp_path):
+    for teacher in ("resnet34", "pyramidnet18"):
+        make_run("sakd", 0, folder=teacher, config={"name": f"with-{teacher}", "teacher": {"path": teacher}})
+    labels = set(rows_by_label(table(find_runs(tmp_path / "runs"))))
+    assert labels == {"sakd (with-resnet34)", "sakd (with-pyramidnet18)"}
+
+
+def test_a_run_counted_twice_is_said(make_run, tmp_path):
+    make_run("snn", 0, folder="a")
+    make_run("snn", 0, folder="b")
+    compared = table(find_runs(tmp_path / "runs"))
+    assert compared.notes == ["plain SNN: seed 0 was run more than once and counts each time"]
+
+
+def test_the_gain_is_over_the_plain_snn_trained_alike(make_run, tmp_path):
+    make_run("snn", accuracy=90.0, epochs=5, folder="short")
+    make_run("snn", accuracy=95.0, epochs=10, folder="long")
+    make_run("sakd", accuracy=96.0, epochs=10)
+    make_run("idsnn", accuracy=96.0, epochs=7)
+    rows = rows_by_label(table(find_runs(tmp_path / "runs")))
+    assert rows["sakd"].gain == pytest.approx(1.0)
+    assert rows["idsnn"].gain is None
+
+
+def test_an_unlike_plain_snn_is_named(make_run, tmp_path):
+    make_run("snn", accuracy=90.0, epochs=5)
+    make_run("sakd", accuracy=96.0, epochs=10)
+    compared = table(find_runs(tmp_path / "runs"))
+    assert rows_by_label(compared)["sakd"].gain == pytest.approx(6.0)
+    assert compared.notes == ["sakd: the plain SNN it is measured against differs in epochs"]
+
+
+def test_a_stopped_run_counts_for_nothing_and_is_said(make_run, tmp_path):
+    make_run("sakd", 0, accuracy=97.0)
+    (make_run("sakd", 1, epochs=10) / "summary.json").unlink()
+    compared = table(find_runs(tmp_path / "runs"))
+    (row,) = compared.rows
+    assert row.accuracy is not None and (row.accuracy.n, row.accuracy.mean, row.seeds) == (1, 97.0, "0")
+    assert compared.notes == ["sakd, seed 1: stopped after epoch 10 of 10, not counted"]
+
+
+def test_differences_carry_their_sign():
+    assert [points(value) for value in (0.5, -0.5, 0.001, -0.001, None)] == ["+0.50", "−0.50", "+0.00", "±0.00", "–"]
+
+
+def test_markdown_carries_every_figure_with_its_provenance(compared):
+    text = to_markdown(compared)
+    lines = text.splitlines()
+    assert "| digits | 2conv | kdsnn-response | 4 | 3 | 97.50 ± 0.46 | +1.30 | 98.30 | −0.80 | 96.50 | +1.00 |" in text
+    assert all(line.endswith("| cpu | 2.13.0 | 0123456789 |") for line in lines[2:5])
+    assert len({line.count("|") for line in lines[:5]}) == 1
+    assert "Published: KDSNN table 1." in text
+
+
+def test_markdown_of_odd_names_stays_a_table(make_run, tmp_path):
+    make_run(dataset="a|b\nc", model="<script>`*_", folder="odd")
+    header, _, row = to_markdown(table(find_runs(tmp_path / "runs"))).splitlines()[:3]
+    assert row.replace("\\|", "").count("|") == header.count("|")
+    assert "<script" not in row.replace("\\<", "")
+
+
+def test_runs_may_be_given_instead_of_a_table(make_run, tmp_path):
+    make_run("snn")
+    runs = find_runs(tmp_path / "runs")
+    assert to_markdown(runs) == to_markdown(table(runs))
+
+
+def test_what_a_method_brings_along_is_no_unlike_training(make_run, tmp_path):
+    make_run("snn", config={"init": {"kind": "random"}, "description": "plain", "neuron": {"decay": 0.5}})
+    make_run("idsnn", config={"init": {"kind": "resample"}, "description": "taught", "neuron": {"decay": 0.5}})
+    make_run("sakd", config={"init": {"kind": "random"}, "neuron": {"decay": 1.0}})
+    notes = table(find_runs(tmp_path / "runs")).notes
+    assert notes == ["sakd: the plain SNN it is measured against differs in neuron.decay"]
+
+
+def test_what_was_published_beside_the_figure_is_told(make_run, tmp_path):
+    make_run("sakd", summary={"published": {"figure": 94.99, "source": "SAKD", "baseline": 94.33, "teacher": 95.6}})
+    assert "Published: SAKD (there: plain SNN 94.33, teacher 95.60)." in to_markdown(find_runs(tmp_path / "runs"))
+
+
+def test_the_terminal_table_fits_80_columns(compared):
+    out = io.StringIO()
+    print_table(compared, Console(file=out, width=80))
+    shown = out.getvalue()
+    assert max(map(len, shown.splitlines())) <= 80
+    row = next(line for line in shown.splitlines() if line.strip().startswith("kdsnn-response "))
+    assert row.split() == [
+        *("kdsnn-response", "4", "3", "97.50", "±", "0.46", "+1.30", "98.30", "−0.80", "96.50", "+1.00", "15.10")
+    ]
+    assert "seeds 0 1 2, device cpu, torch 2.13.0, commit 0123456789" in " ".join(shown.split())
+
+
+def test_the_terminal_does_not_read_names_as_markup(make_run, tmp_path):
+    make_run("sakd[red]", dataset="[bold]d", folder="odd")
+    out = io.StringIO()
+    print_table(table(find_runs(tmp_path / "runs")), Console(file=out, width=100))
+    assert "sakd[red]" in out.getvalue() and "[bold]d" in out.getvalue()
+
+
+def test_sizes_are_told_to_three_digits(make_run, tmp_path):
+    sizes = {7387338: "7.39M", 49674: "49.7k", 640: "640"}
+    for count in sizes:
+        make_run(f"method-{count}", summary={"parameters": count})
+    text = to_markdown(find_runs(tmp_path / "runs"))
+    assert all(f"| {told} |" in text for told in sizes.values())
+
+
+def test_html_leaves_out_columns_that_say_nothing(make_run, tmp_path, compared):
+    assert "vs published" in to_html(compared)
+    bare = tmp_path / "bare"
+    make_run(folder=str(bare / "one"))
+    assert "vs published" not in to_html(table(find_runs(bare)))
