@@ -105,6 +105,28 @@ def report(
     typer.echo(f"wrote {write_report(find_runs(runs), out)}")
 
 
+@app.command()
+def search(
+    recipe: Annotated[str, typer.Argument(help="A recipe of method supernet, or the run folder of one.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted overrides: key=value.")] = None,
+    trials: Annotated[int, typer.Option(help="How many subnets to try.")] = 300,
+    storage: Annotated[str | None, typer.Option(help="SQLite file or database URL for the trials.")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Shrink the recipe to seconds.")] = False,
+) -> None:
+    """Train a supernet and search it for the best architecture; the same command goes on where it was interrupted.
+
+    Example: [bold]spikedistill search digits-supernet --trials 30[/bold]
+    """
+    from spikedistill.architecture import search_recipe
+
+    found = search_recipe(recipe, overrides or [], trials=trials, storage=storage, smoke=smoke)
+    best, reference = found["best"], found["reference"]
+    typer.echo(
+        f"best {best['subnet']}: {best['validation_accuracy']:.2f} % of the validation part, "
+        f"the teacher's architecture {reference['validation_accuracy']:.2f} %  ->  {found['folder']}"
+    )
+
+
 @app.command(name="list")
 def list_names(what: Annotated[str, typer.Argument(help="models, methods, recipes or data")]) -> None:
     """List what ships with the package.

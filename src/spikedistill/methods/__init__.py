@@ -7,6 +7,7 @@ from spikedistill.methods.idsnn import IDSNN
 from spikedistill.methods.joint import JointASNN
 from spikedistill.methods.kdsnn import KDSNNFeature, KDSNNResponse
 from spikedistill.methods.sakd import SAKD
+from spikedistill.methods.supernet import Supernet
 from spikedistill.methods.supervised import ANN, SNN
 from spikedistill.methods.temporal import TET, TWLD
 
@@ -22,6 +23,7 @@ METHODS: dict[str, type[Method]] = {
     "bkdsnn": BKDSNN,
     "idsnn": IDSNN,
     "joint-asnn": JointASNN,
+    "supernet": Supernet,
 }
 
 
