@@ -44,7 +44,8 @@ def distill(
 
     Args:
         teacher: the trained ANN, any module from images ``[B, C, H, W]`` to logits ``[B, K]``; None for a method
-            without a teacher. It is copied, put into eval mode and never changed.
+            without a teacher. It is copied and never changed. A method that trains both takes an untrained ANN (None:
+            the student's twin).
         student: the SNN (``create_model(..., spiking=True)`` or ``spikify``); it is trained in place.
         train: a map-style dataset of (image tensor ``[C, H, W]``, label), or a data set name or path as in recipes.
         test: the same for the test images; with a name or a path as ``train`` its own test part is used.
@@ -69,8 +70,9 @@ def distill(
     """
     import copy
 
+    from spikedistill.methods.base import JOINT_TEACHER
     from spikedistill.recipe import parse
-    from spikedistill.run import Parts, execute, refuse_occupied
+    from spikedistill.run import Parts, execute, needs_trained_teacher, refuse_occupied
 
     folder = Path(out)
     content: dict[str, Any] = {
@@ -98,6 +100,10 @@ def distill(
     data = _open(train, test, validation, seed, classes, workers, augment, recipe.data)
     _check_input(student, data)
     recipe.normalisation = (data.info.mean, data.info.std)
+    if teacher is None and recipe.method_class().teacher_role == JOINT_TEACHER:
+        teacher = _twin(student)
+    if teacher is None and needs_trained_teacher(recipe):
+        raise UserError(f"method '{recipe.method['name']}' with init '{init}' needs a teacher; pass a trained ANN: teacher=")
     taught_by = copy.deepcopy(teacher) if teacher is not None else None
     return execute(Parts(recipe, data, student, taught_by), resume=resume, verbose=verbose)
 
@@ -122,6 +128,17 @@ def list_recipes() -> list[str]:
     from spikedistill.recipebook import list_recipes as names
 
     return names()
+
+
+def _twin(student: nn.Module) -> nn.Module:
+    """The untrained ANN of a registry student's architecture, for a method that trains both."""
+    from spikedistill.models import create_model
+
+    settings = getattr(student, "settings", None)
+    if settings is None:
+        raise UserError("this method trains an ANN beside the SNN; pass the untrained ANN of your network: teacher=")
+    section = dict(settings)
+    return create_model(section.pop("model"), **section.pop("options"), **section)
 
 
 def _data_section(train: Any, validation: float, augment: tuple[str, ...], workers: int) -> dict[str, Any]:

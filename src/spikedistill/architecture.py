@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def search_run(
 ) -> dict[str, Any]:
     """Searches the trained supernet of a run folder. Arguments as in ``search_recipe``."""
     assert isinstance(supernet, ElasticResNet)
+    recipe = _as_trained(folder, recipe)
     out = folder / "search"
     out.mkdir(exist_ok=True)
     meter = _meter(supernet, recipe)
@@ -108,6 +110,21 @@ def _read(name_or_path: str, overrides: Sequence[str], smoke: bool) -> Recipe:
     return read_recipe(str(folder / CONFIG), [*overrides, f"out={folder}"])
 
 
+def _as_trained(folder: Path, recipe: Recipe) -> Recipe:
+    """The recipe that the run was trained by, with the data where they lie now.
+
+    Its seed and shares decide which images were held out: by any others a subnet could be measured on what it learned.
+    """
+    trained = read_config(folder)
+    data = replace(
+        trained.data,
+        path=recipe.data.path or trained.data.path,
+        workers=recipe.data.workers,
+        in_memory=recipe.data.in_memory,
+    )
+    return trained.model_copy(update={"data": data, "device": recipe.device})
+
+
 def _meter(supernet: ElasticResNet, recipe: Recipe) -> Meter:
     """Measures on the recipe's validation part, in float32 whatever the training's precision was."""
     data = open_data(recipe.data, recipe.seed)
@@ -139,8 +156,6 @@ def _write_best(folder: Path, network: ResNet, subnet: str, recipe: Recipe, run:
     folder.mkdir(exist_ok=True)
     save_network(network, folder / STUDENT)
     method = {key: value for key, value in recipe.method.items() if key not in ("name", "random", "others")}
-    assert recipe.student is not None
-    student = recipe.student.model_dump() | {"options": {**recipe.student.options, "subnet": subnet}}
     teacher = recipe.teacher.model_dump() if recipe.teacher is not None else {}
     if (run / "teacher" / CONFIG).is_file():
         teacher["path"] = str(run / "teacher")
@@ -148,7 +163,7 @@ def _write_best(folder: Path, network: ResNet, subnet: str, recipe: Recipe, run:
         "name": f"{recipe.name}-best",
         "description": f"{subnet}, the best subnet of {run.name}, trained alone (the weights here: the supernet's)",
         "out": None,
-        "student": ModelSettings.model_validate(student),
+        "student": ModelSettings.model_validate(network.settings),
         "teacher": TeacherSettings.model_validate(teacher),
         "method": {"name": "sakd", **method},
     }

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from spikedistill.errors import UserError, unknown
+from spikedistill.errors import TrainingFailed, UserError, unknown
 
 app = typer.Typer(
     name="spikedistill",
@@ -49,11 +49,9 @@ def train(
     Example: [bold]spikedistill train mnist-2conv-kdsnn data.path=data/mnist seed=1 out=runs/mnist-1[/bold]
     """
     from spikedistill.recipebook import read_recipe
-    from spikedistill.report import write_run_report
     from spikedistill.run import train as run_recipe
 
     run = run_recipe(read_recipe(recipe, overrides or [], smoke), resume=resume)
-    write_run_report(run.folder)
     summary = run.summary
     teacher = summary["teacher_accuracy"]
     taught = f", teacher {teacher:.2f} %" if teacher is not None else ""
@@ -148,6 +146,9 @@ def main() -> None:
     except UserError as error:
         typer.echo(f"spikedistill: {error}", err=True)
         sys.exit(2)
+    except TrainingFailed as error:
+        typer.echo(f"spikedistill: {error}", err=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("spikedistill: interrupted; go on with --resume", err=True)
         sys.exit(1)

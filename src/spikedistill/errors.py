@@ -1,4 +1,4 @@
-"""The one exception that means: the user asked for something that cannot be done."""
+"""The two exceptions that the command line turns into a sentence: refused input, and a run that failed."""
 
 
 class UserError(Exception):
@@ -7,6 +7,10 @@ class UserError(Exception):
     The message is one sentence that names what was given, where, and what would do. The command line prints it
     and leaves with exit code 2; no traceback is shown.
     """
+
+
+class TrainingFailed(Exception):
+    """A run that was asked for rightly and could not be finished; the command line leaves with exit code 1."""
 
 
 def nearest(given: str, accepted: list[str] | tuple[str, ...]) -> str:

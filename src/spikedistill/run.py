@@ -20,6 +20,7 @@ from spikedistill.engine.progress import Reporter
 from spikedistill.errors import UserError
 from spikedistill.evaluation.accuracy import Evaluation, evaluate, raster
 from spikedistill.methods.base import FROZEN_TEACHER, JOINT_TEACHER, check_classes
+from spikedistill.report import write_run_report
 from spikedistill.recipe import ModelSettings, Recipe
 from spikedistill.runfolder import STUDENT, commit, read_json, save_network, write_json
 from spikedistill.transfer import TRANSFERS
@@ -106,7 +107,7 @@ def assemble(recipe: Recipe) -> Parts:
     torch.manual_seed(recipe.seed)
     student = make_network(recipe.student, method.spiking_student, recipe, data.info)
     teacher = None
-    if method.teacher_role == FROZEN_TEACHER or recipe.init.kind != "random":
+    if needs_trained_teacher(recipe):
         section = recipe.teacher
         if section is None:
             name = recipe.method["name"]
@@ -124,6 +125,11 @@ def assemble(recipe: Recipe) -> Parts:
         section = resolved(recipe.teacher or recipe.student, data.info, "teacher")
         teacher = make_network(section, False, recipe)
     return Parts(recipe, data, student, teacher)
+
+
+def needs_trained_teacher(recipe: Recipe) -> bool:
+    """Whether a run starts from a trained ANN: to be taught by it, or for its weights."""
+    return recipe.method_class().teacher_role == FROZEN_TEACHER or recipe.init.kind != "random"
 
 
 def teacher_recipe(recipe: Recipe, folder: Path) -> Recipe:
@@ -154,12 +160,13 @@ def execute(parts: Parts, *, resume: bool, verbose: bool) -> Run:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_durably(folder / CONFIG, recipe.to_yaml().encode())
-        needs_one = recipe.method_class().teacher_role == FROZEN_TEACHER or recipe.init.kind != "random"
-        teacher, teacher_accuracy = parts.teacher, None
-        if needs_one and teacher is None:
+        teacher, known = parts.teacher, None
+        if needs_trained_teacher(recipe) and teacher is None:
             trained = train(teacher_recipe(recipe, folder / "teacher"), resume=True, verbose=verbose)
-            teacher, teacher_accuracy = trained.student, trained.summary["student_accuracy"]
-        return _train_student(parts, teacher, teacher_accuracy, resume=resume, verbose=verbose)
+            teacher, known = trained.student, trained.summary
+        run = _train_student(parts, teacher, known, resume=resume, verbose=verbose)
+        write_run_report(folder)
+        return run
     except UserError:
         if fresh and not (folder / "metrics.csv").exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -167,10 +174,10 @@ def execute(parts: Parts, *, resume: bool, verbose: bool) -> Run:
 
 
 def _train_student(
-    parts: Parts, teacher: nn.Module | None, teacher_accuracy: float | None, *, resume: bool, verbose: bool
+    parts: Parts, teacher: nn.Module | None, taught_by: dict[str, Any] | None, *, resume: bool, verbose: bool
 ) -> Run:
     recipe, data, folder = parts.recipe, parts.data, parts.recipe.folder()
-    started, code = time.perf_counter(), commit()
+    code = commit()
     device = resolve_device(recipe.device)
     precision = resolve_precision(recipe.precision, device)
     fabric = make_fabric(device, precision)
@@ -188,6 +195,8 @@ def _train_student(
         shuffle=True,
         seed=recipe.seed,
         drop_last=len(data.train) >= recipe.batch_size,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
     )
     label = f"{recipe.name} seed {recipe.seed}"
     trainer = Trainer(
@@ -203,9 +212,10 @@ def _train_student(
     rows = trainer.fit()
     method.close()
     student = method.deployable()
+    finished = time.perf_counter()
+    teacher_accuracy = taught_by["student_accuracy"] if taught_by else None
     if teacher is not None and teacher_accuracy is None:
-        taught_by = method.byproducts().get("ann", teacher)
-        teacher_accuracy = evaluate_part(taught_by, data, fabric).accuracy
+        teacher_accuracy = evaluate_part(method.byproducts().get("ann", teacher), data, fabric).accuracy
     result = evaluate_part(student, data, fabric)
     _write_results(parts, student, result, fabric)
     for name, network in method.byproducts().items():
@@ -227,8 +237,8 @@ def _train_student(
         "precision": precision,
         "torch": torch.__version__,
         "commit": code,
-        "wall_seconds": sum(row["seconds"] for row in rows),
-        "session_seconds": time.perf_counter() - started,
+        "wall_seconds": sum(row["seconds"] for row in rows) + time.perf_counter() - finished,
+        "teacher_wall_seconds": taught_by["wall_seconds"] if taught_by else None,
         "resumed": resumed,
         "firing_rate": result.mean_firing_rate,
         "parameters": sum(p.numel() for p in student.parameters()),
@@ -300,4 +310,5 @@ def _write_results(parts: Parts, student: nn.Module, result: Evaluation, fabric:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type} ({torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"{device.type} ({threads} thread{'s' if threads > 1 else ''})"

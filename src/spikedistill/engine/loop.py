@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from spikedistill.engine.checkpoint import latest_checkpoint, save_checkpoint
-from spikedistill.engine.metrics import EpochSums, write_csv
+from spikedistill.engine.metrics import EpochSums, scalar_board, write_csv
 from spikedistill.engine.optimisation import OptimizerSettings, ScheduleSettings, learning_rate, make_optimizer
-from spikedistill.engine.progress import Reporter
-from spikedistill.errors import UserError
+from spikedistill.engine.progress import Bar, Reporter
+from spikedistill.errors import TrainingFailed
 from spikedistill.methods.base import Method, Progress
 
 if TYPE_CHECKING:
@@ -110,9 +110,13 @@ class Trainer:
 
     def fit(self) -> list[dict[str, float]]:
         """Trains from the present position to the last epoch; returns the epochs' metrics."""
-        with self.reporter.run(self.settings.epochs, len(self.train)) as bar:
+        first = self.position.epoch + 1
+        with (
+            self.reporter.run(self.settings.epochs, len(self.train)) as bar,
+            scalar_board(self.folder, first) as board,
+        ):
             while self.position.epoch < self.settings.epochs:
-                self._train_epoch(bar)
+                self._train_epoch(bar, board)
         return self.position.rows
 
     def save(self) -> None:
@@ -129,7 +133,7 @@ class Trainer:
         }
         save_checkpoint(self.folder / "checkpoints", position.epoch * len(self.train) + position.batch, state)
 
-    def _train_epoch(self, bar: Any) -> None:
+    def _train_epoch(self, bar: Bar, board: Callable[[dict[str, float]], None]) -> None:
         position, started = self.position, time.perf_counter()
         spent, saved = position.seconds, started
         sums = EpochSums(position.sums)
@@ -146,7 +150,7 @@ class Trainer:
                 self.save()
         means = sums.means()
         if means["train_loss"] != means["train_loss"]:
-            raise UserError(
+            raise TrainingFailed(
                 f"the loss became NaN in epoch {position.epoch + 1}; a smaller optimizer.lr or clip=1.0 usually helps"
             )
         row = {"epoch": position.epoch + 1, "lr": lr, "seconds": spent + time.perf_counter() - started, **means}
@@ -155,6 +159,7 @@ class Trainer:
         position.epoch, position.batch, position.sums, position.seconds = position.epoch + 1, 0, {}, 0.0
         if self.fabric.is_global_zero:
             write_csv(self.folder / "metrics.csv", position.rows)
+            board(row)
             bar.end_epoch(row)
         self.save()
 
@@ -173,7 +178,7 @@ class Trainer:
         update = last or (position.batch + 1) % settings.accumulate == 0
         with self.fabric.no_backward_sync(self.model, enabled=not update):
             logits, losses = self.step_model(images, labels, Progress(position.epoch, settings.epochs))
-            loss = torch.stack([term for term in losses.values()]).sum()
+            loss = torch.stack(list(losses.values())).sum()
             self.fabric.backward(loss / settings.accumulate)
         if update:
             if settings.clip is not None:

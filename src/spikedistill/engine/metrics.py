@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -48,3 +50,17 @@ def write_csv(path: Path, rows: list[dict[str, float]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_durably(path, text.getvalue().encode())
+
+
+@contextmanager
+def scalar_board(folder: Path, first_epoch: int) -> Iterator[Callable[[dict[str, float]], None]]:
+    """TensorBoard events in the run folder; epochs from ``first_epoch`` on that stand there already are replaced."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder), purge_step=first_epoch) as writer:
+
+        def add(row: dict[str, float]) -> None:
+            for name, value in row.items():
+                writer.add_scalar(name, value, int(row["epoch"]))
+
+        yield add

@@ -1,7 +1,7 @@
 """Bayesian search over a space of subnets (SAKD section 3.3), by Optuna's tree-structured Parzen estimator.
 
-Trials lie in a database from the moment they are known. Each one's proposal is a function of the seed, its number and
-the results before it, so a search that was interrupted comes to the same end as one that was not.
+Trials lie in a database from the moment they are known, one transaction each. A proposal is a function of the seed, the
+trial's number and the results before it, so a search that was interrupted comes to the same end as one that was not.
 """
 
 from __future__ import annotations
@@ -74,11 +74,12 @@ def search(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(storage=_open(storage), study_name=name, direction="maximize", load_if_exists=True)
-    for stale in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(stale.number, state=optuna.trial.TrialState.FAIL)  # it was cut short, and is proposed again
-    done = _finished(study)
+    stored = optuna.create_study(storage=_open(storage), study_name=name, direction="maximize", load_if_exists=True)
+    done = _finished(stored)
     known = {trial.subnet: trial.measured for trial in done}
+    # Proposals are made in memory: a trial that is not finished has no place in the database, nor a dozen writes each.
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(stored.get_trials(deepcopy=False))
     for number in range(len(done), trials):
         study.sampler = optuna.samplers.TPESampler(seed=seed_of(seed, "trial", number) % 2**32)
         asked = study.ask()
@@ -87,7 +88,7 @@ def search(
             known[subnet] = measure(subnet)
         asked.set_user_attr("parameters", known[subnet].parameters)
         asked.set_user_attr("seconds", known[subnet].seconds)
-        study.tell(asked, known[subnet].accuracy)
+        stored.add_trial(study.tell(asked, known[subnet].accuracy))
         done.append(Trial(number, subnet, known[subnet]))
         report(done)
     return done[:trials]
@@ -110,10 +111,8 @@ def _open(storage: str | Path) -> BaseStorage:
 
 
 def _finished(study: Study) -> list[Trial]:
-    from optuna.trial import TrialState
-
-    frozen = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [Trial(number, subnet_at(trial.params), _measured(trial)) for number, trial in enumerate(frozen)]
+    frozen = study.get_trials(deepcopy=False)
+    return [Trial(trial.number, subnet_at(trial.params), _measured(trial)) for trial in frozen]
 
 
 def _measured(trial: FrozenTrial) -> Measured:

@@ -63,7 +63,8 @@ def _frame(panel: Axes, choices: Sequence[Sequence[int]], limits: tuple[float, f
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
     for x in range(last + 1):
-        panel.axvline(x, 0.05, 0.95, color=INK, linewidth=0.8, zorder=2)
+        beyond = SPREAD / 2 if x < last else 0.0
+        panel.plot([x, x], [-beyond, 1.0 + beyond], color=INK, linewidth=0.8, zorder=2)
     for x, options in enumerate(choices):
         for option in options:
             _label(panel, x, _height(option, options), str(option), "right")

@@ -78,7 +78,8 @@ def pays(x: Tensor) -> bool:
 def call(function: Callable[..., Outputs], *tensors: Tensor, **constants: Hashable) -> Outputs:
     """Runs a function of tensors and constants compiled, or as it stands where compiling has failed.
 
-    Compiled once for each set of constants, dtypes, leading dimensions and kind of device, whatever the last dimension.
+    Compiled once for each set of constants, dtypes and kind of device, and each size of the first of several dimensions
+    (T); other sizes may change from call to call (sizes 1 and 2, which broadcasting and windows have, are compiled in).
     Nothing is recorded for autograd; the tensors must not require gradients. Inside a network that is being compiled
     the function is traced with it.
 
@@ -89,13 +90,19 @@ def call(function: Callable[..., Outputs], *tensors: Tensor, **constants: Hashab
     device = tensors[0].device.type
     if torch.compiler.is_compiling() or (device in _State.broken and choice() != "fused"):
         return function(*tensors, **constants)
-    signature = tuple((t.dtype, *t.shape[:-1]) for t in tensors)
+    signature = tuple((t.dtype, *_static(t)) for t in tensors)
     kernel = _kernel(function, tuple(constants.items()), signature, device)
     # Autocast changes nothing in a kernel, but a kernel would be compiled again for it.
     if torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):
             return kernel(*tensors)
     return kernel(*tensors)
+
+
+def _static(tensor: Tensor) -> tuple[int, ...]:
+    """The sizes that are compiled in, 0 for the others."""
+    first = tensor.dim() > 1
+    return tuple(size if size <= 2 or (first and not dim) else 0 for dim, size in enumerate(tensor.shape))
 
 
 class _Kernel:
@@ -118,8 +125,9 @@ class _Kernel:
         if self._proven:
             return self._run(*tensors)
         for tensor in tensors:
-            if tensor.dim():
-                torch._dynamo.maybe_mark_dynamic(tensor, tensor.dim() - 1)
+            for dim, size in enumerate(_static(tensor)):
+                if not size:
+                    torch._dynamo.maybe_mark_dynamic(tensor, dim)
         try:
             out = self._run(*tensors)
         except torch.OutOfMemoryError:

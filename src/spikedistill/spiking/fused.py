@@ -23,19 +23,20 @@ def at_steps(x: Tensor, timesteps: int) -> list[Tensor]:
     return [x[t if x.shape[0] > 1 else 0] for t in range(timesteps)]
 
 
-def charge(x: Tensor, decay: float | Tensor, dynamics: Dynamics, timesteps: int) -> tuple[list[Tensor], list[Tensor]]:
+def charge(
+    currents: list[Tensor], decay: float | Tensor, dynamics: Dynamics
+) -> tuple[list[Tensor], list[Tensor]]:
     """The recurrence: T membrane potentials before the spike, and T spikes, both at the membrane's precision.
 
     Args:
-        x: currents ``[T, N]``, or ``[1, N]`` that are the same at every step.
-        decay: a number, or a tensor that broadcasts with ``[N]``.
+        currents: T tensors.
+        decay: a number, or a tensor that broadcasts with them.
         dynamics: threshold, reset, comparison, surrogate.
-        timesteps: T.
     """
     potentials: list[Tensor] = []
     spikes: list[Tensor] = []
-    for current in at_steps(x, timesteps):
-        h = current.to(torch.promote_types(x.dtype, torch.float32))
+    for current in currents:
+        h = current.to(torch.promote_types(current.dtype, torch.float32))
         if potentials:
             h = decay * reset(potentials[-1], spikes[-1], dynamics) + h
         potentials.append(h)
@@ -72,7 +73,7 @@ def discharge(
 
 def forward(x: Tensor, decay: float | Tensor, *, dynamics: Dynamics, timesteps: int) -> Tensor:
     """Currents ``[T, N]`` or ``[1, N]`` to spikes ``[T, N]`` in the currents' dtype."""
-    _, spikes = charge(x, decay, dynamics, timesteps)
+    _, spikes = charge(at_steps(x, timesteps), decay, dynamics)
     return torch.stack([s.to(x.dtype) for s in spikes])
 
 
@@ -80,7 +81,7 @@ def backward(
     x: Tensor, grad: Tensor, decay: float | Tensor, *, dynamics: Dynamics, timesteps: int, summed: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Gradients of the currents (``[T, N]``, or their sum over T, ``[1, N]``) and of the decay per neuron (``[N]``)."""
-    potentials, spikes = charge(x, decay, dynamics, timesteps)
+    potentials, spikes = charge(at_steps(x, timesteps), decay, dynamics)
     currents, grad_decay = discharge(potentials, spikes, at_steps(grad, timesteps), decay, dynamics)
     if summed:
         total = currents[0]

@@ -1,0 +1,82 @@
+"""Optimisers and schedules against values worked out by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from spikedistill.engine.optimisation import (
+    OPTIMIZERS,
+    SCHEDULES,
+    OptimizerSettings,
+    ScheduleSettings,
+    learning_rate,
+    make_optimizer,
+)
+from spikedistill.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epoch", "expected"),
+    [
+        (ScheduleSettings("constant"), 3.0, 1.0),
+        (ScheduleSettings("cosine"), 0.0, 1.0),
+        (ScheduleSettings("cosine"), 5.0, 0.5),
+        (ScheduleSettings("cosine"), 10.0, 0.0),
+        (ScheduleSettings("cosine", min_lr=0.2), 5.0, 0.6),
+        (ScheduleSettings("cosine", warmup=2.0), 1.0, 0.5),
+        (ScheduleSettings("cosine", warmup=2.0), 2.0, 1.0),
+        (ScheduleSettings("cosine", warmup=2.0), 6.0, 0.5),
+        (ScheduleSettings("multistep", milestones=(4, 8)), 3.9, 1.0),
+        (ScheduleSettings("multistep", milestones=(4, 8)), 4.0, 0.1),
+        (ScheduleSettings("multistep", milestones=(4, 8)), 9.0, 0.01),
+        (ScheduleSettings("onecycle"), 1.5, 0.5),
+        (ScheduleSettings("onecycle"), 3.0, 1.0),
+        (ScheduleSettings("onecycle"), 6.5, 0.5),
+        (ScheduleSettings("onecycle"), 10.0, 0.0),
+        (ScheduleSettings("onecycle", warmup=5.0), 2.5, 0.5),
+    ],
+)
+def test_learning_rate_by_hand(schedule: ScheduleSettings, epoch: float, expected: float) -> None:
+    assert learning_rate(epoch, 10, 1.0, schedule) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_scales_with_its_peak_and_stays_within_it(name: str) -> None:
+    schedule = ScheduleSettings(name, warmup=1.0, milestones=(2,))
+    for step in range(1, 41):
+        rate = learning_rate(step / 10, 4, 0.3, schedule)
+        assert 0.0 <= rate <= 0.3
+        assert rate == pytest.approx(0.3 * learning_rate(step / 10, 4, 1.0, schedule))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_minimises_a_square(name: str) -> None:
+    module = nn.Linear(1, 1, bias=False)
+    optimizer = make_optimizer(module, OptimizerSettings(name, lr=0.05, weight_decay=0.0))
+    for _ in range(200):
+        optimizer.zero_grad()
+        (module.weight - 3.0).square().sum().backward()
+        optimizer.step()
+    assert module.weight.item() == pytest.approx(3.0, abs=0.05)
+
+
+def test_norms_and_biases_can_be_left_undecayed() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    for parameter in module.parameters():
+        nn.init.ones_(parameter)
+    optimizer = make_optimizer(module, OptimizerSettings("sgd", lr=0.5, momentum=0.0, weight_decay=1.0, decay_norm=False))
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert torch.equal(module[0].weight, torch.full((2, 2), 0.5))
+    assert torch.equal(module[0].bias, torch.ones(2))
+    assert torch.equal(module[1].weight, torch.ones(2))
+
+
+def test_unknown_names_are_refused_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'adamw'"):
+        make_optimizer(nn.Linear(1, 1), OptimizerSettings("adamww"))
+    with pytest.raises(UserError, match="did you mean 'cosine'"):
+        learning_rate(0.0, 1, 1.0, ScheduleSettings("cosin"))
+    with pytest.raises(UserError, match=r"optimizer\.lr must be positive"):
+        make_optimizer(nn.Linear(1, 1), OptimizerSettings(lr=0.0))

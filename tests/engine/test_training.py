@@ -1,0 +1,99 @@
+"""The loop: a run that was interrupted ends like one that was not; accumulation equals a larger batch."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import spikedistill as sd
+from spikedistill.engine import OptimizerSettings, ScheduleSettings, Trainer, TrainSettings
+from spikedistill.engine.devices import make_fabric, resolve_device, resolve_precision
+from spikedistill.engine.progress import Reporter
+from spikedistill.errors import UserError
+from spikedistill.methods import METHODS
+
+
+class FixedBatches:
+    """Random images in a fixed order; stops with an error after ``fail_after`` batches, as a killed process would."""
+
+    def __init__(self, count: int, size: int, fail_after: int | None = None) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randn(count, size, 1, 8, 8, generator=generator)
+        self.labels = torch.randint(0, 3, (count, size), generator=generator)
+        self.fail_after = fail_after
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def epoch(self, number: int, start: int = 0):
+        for batch in range(start, len(self)):
+            if self.fail_after is not None:
+                if self.fail_after == 0:
+                    raise KeyboardInterrupt
+                self.fail_after -= 1
+            yield self.images[batch], self.labels[batch]
+
+
+def trainer(folder: Path, batches: FixedBatches, *, spiking: bool = True, **settings: object) -> Trainer:
+    torch.manual_seed(0)
+    student = sd.create_model("2conv", num_classes=3, in_channels=1, image_size=8, width=4, spiking=spiking, timesteps=2)
+    method = METHODS["snn"](student, None, METHODS["snn"].Settings(), torch.zeros(2, 1, 8, 8))
+    folder.mkdir(exist_ok=True)
+    chosen = TrainSettings(
+        epochs=3, optimizer=OptimizerSettings("sgd", lr=0.1), schedule=ScheduleSettings("cosine"), **settings
+    )
+    fabric = make_fabric(torch.device("cpu"), "32")
+    return Trainer(fabric, method, batches, chosen, folder, lambda _network: {"validation_accuracy": 0.0}, Reporter("", False))
+
+
+def weights(run: Trainer) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in run.method.state_dict().items()}
+
+
+@pytest.mark.parametrize("stopped_after", [2, 4, 6, 11])
+def test_an_interrupted_run_ends_as_an_undisturbed_one_bit_for_bit(tmp_path: Path, stopped_after: int) -> None:
+    undisturbed = trainer(tmp_path / "a", FixedBatches(4, 6))
+    rows = undisturbed.fit()
+
+    interrupted = trainer(tmp_path / "b", FixedBatches(4, 6, stopped_after), checkpoint_minutes=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.fit()
+    torch.manual_seed(99)
+    resumed = trainer(tmp_path / "b", FixedBatches(4, 6), checkpoint_minutes=0.0)
+    assert resumed.resume()
+    assert (resumed.position.epoch, resumed.position.batch) == divmod(stopped_after, 4)
+    resumed_rows = resumed.fit()
+
+    for key, value in weights(undisturbed).items():
+        assert torch.equal(value, weights(resumed)[key]), key
+    for one, other in zip(rows, resumed_rows, strict=True):
+        assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
+    written = list(csv.DictReader((tmp_path / "b" / "metrics.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in written] == ["1", "2", "3"]
+
+
+def test_accumulation_equals_the_larger_batch(tmp_path: Path) -> None:
+    small, large = FixedBatches(4, 6), FixedBatches(4, 6)
+    large.images, large.labels = small.images.view(2, 12, 1, 8, 8), small.labels.view(2, 12)
+    # The ANN, whose loss is continuous: in an SNN rounding alone may move a spike.
+    runs = [trainer(tmp_path / "a", small, spiking=False, accumulate=2), trainer(tmp_path / "b", large, spiking=False)]
+    for run in runs:
+        # BatchNorm in eval mode: its statistics are per forward pass and so differ between the two by design.
+        run.method.eval()
+        run.model.train = lambda _mode=True: None
+        run._set_learning_rate = lambda run=run: [group.update(lr=0.1) for group in run.optimizer.param_groups] and 0.1
+        run.fit()
+    for key, value in weights(runs[0]).items():
+        torch.testing.assert_close(value, weights(runs[1])[key], rtol=1e-4, atol=1e-6)
+
+
+def test_devices_and_precisions_are_refused_by_name() -> None:
+    with pytest.raises(UserError, match="no such device 'gpu0'"):
+        resolve_device("gpu0")
+    with pytest.raises(UserError, match="unknown precision 'fp8'"):
+        resolve_precision("fp8", torch.device("cpu"))
+    assert resolve_precision("auto", torch.device("cpu")) in ("32", "bf16")
+
+
