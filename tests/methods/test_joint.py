@@ -267,5 +267,10 @@ def test_what_does_not_fit_is_refused(build, images: Tensor) -> None:
         JointASNN.Settings(ce=False, stages=("stage1",))
     with pytest.raises(UserError, match=r"method\.kld must be at least 0"):
         JointASNN.Settings(kld=-1.0)
-    # Without factorisation any ANN that names the same stages will do.
-    JointASNN(build(spiking=True), build("resnet20"), JointASNN.Settings(factorise=False), images[:2])
+
+
+def test_without_factorisation_any_ann_with_the_same_stages_will_do(build, images: Tensor, labels: Tensor) -> None:
+    student, ann = build(spiking=True), build("resnet20", width=8)
+    method = JointASNN(student, ann, JointASNN.Settings(factorise=False), images[:2]).train()
+    totals = train(method, images, labels, 8)
+    assert totals[-1] < totals[0]

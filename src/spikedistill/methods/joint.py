@@ -33,7 +33,6 @@ the initial weights; branches are plain linear layers, as the paper says, not bo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -56,17 +55,16 @@ class Branches(nn.Module):
     """Linear layers on the pooled outputs of some of a network's stages.
 
     Args:
-        network: the network, which is tapped until ``close`` and no sub-module of this.
+        network: the network, which is tapped until ``taps.close`` and no sub-module of this.
         points: stage name to the path of the activation behind which the branch leaves.
-        channels: of each stage.
-        classes: K.
+        example: a few images, to learn the number of channels and of classes from.
     """
 
-    def __init__(
-        self, network: nn.Module, points: Mapping[str, str], channels: Mapping[str, int], classes: int
-    ) -> None:
+    def __init__(self, network: nn.Module, points: dict[str, str], example: Tensor) -> None:
         super().__init__()
-        self.layers = nn.ModuleDict({module_key(name): nn.Linear(channels[name], classes) for name in points})
+        classes = answer_shape(network, example)[-1]
+        shapes = feature_shapes(network, points, "after", example)
+        self.layers = nn.ModuleDict({module_key(name): nn.Linear(shapes[name][1], classes) for name in points})
         self.taps = MethodTaps(network, points, "after")
 
     def forward(self, output: Tensor) -> Tensor:
@@ -144,10 +142,9 @@ class JointASNN(Method):
         assert teacher is not None
         check_classes(student, teacher, example)
         self.ann = teacher.requires_grad_(True)
-        ours, theirs, channels = _branch_points(student, teacher, settings, example)
-        classes = answer_shape(student, example)[-1]
-        self.snn_branches = Branches(student, ours, channels, classes)
-        self.ann_branches = Branches(teacher, theirs, channels, classes)
+        ours, theirs = _branch_points(student, teacher, settings, example) if settings.ce else ({}, {})
+        self.snn_branches = Branches(student, ours, example)
+        self.ann_branches = Branches(teacher, theirs, example)
         self.factors = _factors(student, teacher) if settings.factorise else None
 
     def forward(self, images: Tensor, labels: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
@@ -195,14 +192,14 @@ class JointASNN(Method):
 
 def _branch_points(
     student: nn.Module, teacher: nn.Module, settings: Any, example: Tensor
-) -> tuple[dict[str, str], dict[str, str], dict[str, int]]:
-    """Where branches leave the student and the teacher, and the channels there."""
-    if not settings.ce:
-        return {}, {}, {}
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Where branches leave the student and the teacher: stage names to paths."""
     ours, theirs = common_points(student, teacher, "stage", settings.stages)
-    channels = {name: shape[1] for name, shape in feature_shapes(student, ours, "after", example).items()}
-    names = settings.stages or [a for a, b in pairwise(ours) if channels[b] > channels[a]]
-    return {n: ours[n] for n in names}, {n: theirs[n] for n in names}, channels
+    names = settings.stages
+    if not names:
+        channels = {name: shape[1] for name, shape in feature_shapes(student, ours, "after", example).items()}
+        names = [here for here, behind in pairwise(ours) if channels[behind] > channels[here]]
+    return {name: ours[name] for name in names}, {name: theirs[name] for name in names}
 
 
 def _factors(student: nn.Module, teacher: nn.Module) -> SharedFactors:
