@@ -40,7 +40,16 @@ def test_distil_a_dataset_of_ones_own_and_load_the_result(tmp_path: Path) -> Non
     train, test = Stripes(120, 0), Stripes(60, 1)
     ann, snn = models()
     teacher = sd.distill(
-        None, ann, train, test, method="ann", epochs=6, out=tmp_path / "ann", batch_size=20, optimizer={"lr": 0.05}, verbose=False
+        None,
+        ann,
+        train,
+        test,
+        method="ann",
+        epochs=6,
+        out=tmp_path / "ann",
+        batch_size=20,
+        optimizer={"lr": 0.05},
+        verbose=False,
     )
     before = {key: value.clone() for key, value in teacher.student.state_dict().items()}
     run = sd.distill(
@@ -59,9 +68,10 @@ def test_distil_a_dataset_of_ones_own_and_load_the_result(tmp_path: Path) -> Non
     assert run.summary["teacher_accuracy"] >= 95.0
     assert run.summary["student_accuracy"] >= 95.0
     assert run.summary == json.loads((tmp_path / "snn" / "summary.json").read_text())
-    for key in (
+    promised = (
         "method student_accuracy teacher_accuracy timesteps seed epochs device torch commit wall_seconds firing_rate"
-    ).split():
+    )
+    for key in promised.split():
         assert run.summary[key] is not None, key
     for key, value in teacher.student.state_dict().items():
         assert torch.equal(value, before[key]), f"the teacher's {key} was changed"
@@ -128,5 +138,7 @@ def test_loading_what_is_no_run_is_refused(tmp_path: Path) -> None:
 def test_the_import_is_light() -> None:
     code = "import sys, spikedistill; print(' '.join(sorted(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    heavy = "lightning_fabric lightning datasets sklearn pydantic typer rich matplotlib yaml safetensors optuna pandas PIL"
+    heavy = (
+        "lightning_fabric lightning datasets sklearn pydantic typer rich matplotlib yaml safetensors optuna pandas PIL"
+    )
     assert not set(heavy.split()) & set(loaded)

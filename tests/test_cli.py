@@ -65,7 +65,9 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "said"), MISTAKES, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("arguments", "said"), MISTAKES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
 def test_a_mistake_is_one_sentence_and_exit_code_two(arguments: list[str], said: str, tmp_path: Path) -> None:
     done = spikedistill(*arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
@@ -87,7 +89,8 @@ def test_a_teacher_of_other_classes_is_refused_from_its_run_folder(run_folder: P
     (teacher / "config.yaml").write_text(yaml.safe_dump(config))
     width = config["student"]["width"]
     save_network(
-        sd.create_model("2conv", num_classes=4, in_channels=1, image_size=8, width=width), teacher / "student.safetensors"
+        sd.create_model("2conv", num_classes=4, in_channels=1, image_size=8, width=width),
+        teacher / "student.safetensors",
     )
     done = spikedistill("train", "digits-2conv-kdsnn-response", f"teacher.path={teacher}", f"out={tmp_path / 'run'}")
     assert done.returncode == 2

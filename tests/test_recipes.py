@@ -85,7 +85,9 @@ def test_a_recipe_file_takes_its_name_from_the_file_and_a_run_reruns_from_its_co
     again = train(read_recipe(str(tmp_path / "a" / "config.yaml"), [f"out={tmp_path / 'b'}"]), verbose=False)
     same = ("student_accuracy", "firing_rate", "timesteps", "seed", "epochs")
     assert {key: first.summary[key] for key in same} == {key: again.summary[key] for key in same}
-    assert (tmp_path / "a" / "student.safetensors").read_bytes() == (tmp_path / "b" / "student.safetensors").read_bytes()
+    assert (tmp_path / "a" / "student.safetensors").read_bytes() == (
+        tmp_path / "b" / "student.safetensors"
+    ).read_bytes()
 
 
 def test_a_recipe_without_a_teacher_for_a_method_that_needs_one_is_refused(tmp_path: Path) -> None:

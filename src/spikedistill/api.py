@@ -103,7 +103,9 @@ def distill(
     if teacher is None and recipe.method_class().teacher_role == JOINT_TEACHER:
         teacher = _twin(student)
     if teacher is None and needs_trained_teacher(recipe):
-        raise UserError(f"method '{recipe.method['name']}' with init '{init}' needs a teacher; pass a trained ANN: teacher=")
+        raise UserError(
+            f"method '{recipe.method['name']}' with init '{init}' needs a teacher; pass a trained ANN: teacher="
+        )
     taught_by = copy.deepcopy(teacher) if teacher is not None else None
     return execute(Parts(recipe, data, student, taught_by), resume=resume, verbose=verbose)
 

@@ -1,4 +1,4 @@
-"""Recipes: everything that decides a run, in one YAML file with dotted overrides; refused where a key or a type is wrong."""
+"""Recipes: everything that decides a run, in one YAML file; refused where a key or a type is wrong."""
 
 from __future__ import annotations
 

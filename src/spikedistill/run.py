@@ -20,8 +20,8 @@ from spikedistill.engine.progress import Reporter
 from spikedistill.errors import UserError
 from spikedistill.evaluation.accuracy import Evaluation, evaluate, raster
 from spikedistill.methods.base import FROZEN_TEACHER, JOINT_TEACHER, check_classes
-from spikedistill.report import write_run_report
 from spikedistill.recipe import ModelSettings, Recipe
+from spikedistill.report import write_run_report
 from spikedistill.runfolder import STUDENT, commit, read_json, save_network, write_json
 from spikedistill.transfer import TRANSFERS
 

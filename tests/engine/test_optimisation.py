@@ -64,7 +64,9 @@ def test_norms_and_biases_can_be_left_undecayed() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     for parameter in module.parameters():
         nn.init.ones_(parameter)
-    optimizer = make_optimizer(module, OptimizerSettings("sgd", lr=0.5, momentum=0.0, weight_decay=1.0, decay_norm=False))
+    optimizer = make_optimizer(
+        module, OptimizerSettings("sgd", lr=0.5, momentum=0.0, weight_decay=1.0, decay_norm=False)
+    )
     for parameter in module.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()

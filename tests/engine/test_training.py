@@ -38,14 +38,18 @@ class FixedBatches:
 
 def trainer(folder: Path, batches: FixedBatches, *, spiking: bool = True, **settings: object) -> Trainer:
     torch.manual_seed(0)
-    student = sd.create_model("2conv", num_classes=3, in_channels=1, image_size=8, width=4, spiking=spiking, timesteps=2)
+    student = sd.create_model(
+        "2conv", num_classes=3, in_channels=1, image_size=8, width=4, spiking=spiking, timesteps=2
+    )
     method = METHODS["snn"](student, None, METHODS["snn"].Settings(), torch.zeros(2, 1, 8, 8))
     folder.mkdir(exist_ok=True)
     chosen = TrainSettings(
         epochs=3, optimizer=OptimizerSettings("sgd", lr=0.1), schedule=ScheduleSettings("cosine"), **settings
     )
     fabric = make_fabric(torch.device("cpu"), "32")
-    return Trainer(fabric, method, batches, chosen, folder, lambda _network: {"validation_accuracy": 0.0}, Reporter("", False))
+    return Trainer(
+        fabric, method, batches, chosen, folder, lambda _network: {"validation_accuracy": 0.0}, Reporter("", False)
+    )
 
 
 def weights(run: Trainer) -> dict[str, Tensor]:
@@ -95,5 +99,3 @@ def test_devices_and_precisions_are_refused_by_name() -> None:
     with pytest.raises(UserError, match="unknown precision 'fp8'"):
         resolve_precision("fp8", torch.device("cpu"))
     assert resolve_precision("auto", torch.device("cpu")) in ("32", "bf16")
-
-

@@ -139,14 +139,17 @@ def test_every_row_of_table_4_trains_all_it_has(row: str, build, images: Tensor,
     assert all(not torch.equal(trained[name], value) for name, value in before.items())
 
 
-def test_the_optimiser_sees_factors_instead_of_weights(build, images: Tensor) -> None:
-    method = joint(build, images)
+@pytest.mark.parametrize("linear", [False, True])
+def test_the_optimiser_sees_factors_instead_of_weights(linear: bool, build, images: Tensor) -> None:
+    method = joint(build, images, JointASNN.Settings(linear=linear))
     trained = {name for name, p in method.named_parameters() if p.requires_grad}
     kinds = (nn.Conv2d, nn.Linear)
+    factorised = kinds if linear else nn.Conv2d
     for side, network in (("student", method.student), ("ann", method.ann)):
         for path, module in network.named_modules():
             name = f"{side}.{path}.weight"
-            assert (name in trained) == (isinstance(module, nn.BatchNorm2d)), name
+            if isinstance(module, (*kinds, nn.BatchNorm2d)):
+                assert (name in trained) != isinstance(module, factorised), name
             if isinstance(module, kinds) and module.bias is not None:
                 assert f"{side}.{path}.bias" in trained
     assert any(name.startswith("factors.") for name in trained)

@@ -37,7 +37,7 @@ def write_durably(path: Path, payload: bytes) -> None:
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Saves ``state`` (tensors, numbers, strings, lists and dicts of them) as the checkpoint of global step ``step``."""
+    """Saves ``state`` (tensors, numbers, strings, lists, dicts of them) as the checkpoint of global step ``step``."""
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save(state, buffer)

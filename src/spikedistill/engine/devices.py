@@ -57,7 +57,9 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return "bf16" if native else "32"
 
 
-def make_fabric(device: torch.device, precision: str, devices: int = 1, nodes: int = 1, strategy: str = "auto") -> Fabric:
+def make_fabric(
+    device: torch.device, precision: str, devices: int = 1, nodes: int = 1, strategy: str = "auto"
+) -> Fabric:
     """A Fabric for a resolved device and precision.
 
     Args:

@@ -42,7 +42,8 @@ class ScheduleSettings:
 
     Attributes:
         name: ``constant``, ``cosine``, ``multistep`` or ``onecycle``.
-        warmup: epochs of linear warm-up from zero (before the schedule proper; for ``onecycle`` its rising part: 30 % of the run where 0).
+        warmup: epochs of linear warm-up from zero (before the schedule proper; for ``onecycle`` its rising part:
+            30 % of the run where 0).
         milestones: epochs at which ``multistep`` multiplies the rate by ``gamma``.
         gamma: that factor.
         min_lr: where ``cosine`` and ``onecycle`` end.

@@ -69,7 +69,9 @@ def evaluate(network: nn.Module, batches: Batches, num_classes: int) -> Evaluati
                 num_classes, num_classes
             )
             for name, spikes in tap.take().items():
-                rates[name] = rates.get(name, torch.zeros((), device=spikes.device)) + spikes.float().mean() * len(labels)
+                rates[name] = rates.get(name, torch.zeros((), device=spikes.device)) + spikes.float().mean() * len(
+                    labels
+                )
             count += len(labels)
     assert correct is not None
     percent = (100.0 * correct.double() / count).tolist()

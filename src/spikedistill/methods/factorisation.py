@@ -12,15 +12,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def factorisable(network: nn.Module) -> dict[str, Tensor]:
-    """The weights that can be factorised, by name: those of convolutions and linear layers, each tensor once."""
+def factorisable(network: nn.Module, linear: bool = True) -> dict[str, Tensor]:
+    """The weights that can be factorised, by name: those of convolutions and ``linear`` layers, each tensor once."""
+    kinds = (*CONVOLUTIONS, nn.Linear) if linear else CONVOLUTIONS
     weights: dict[str, Tensor] = {}
     seen: set[int] = set()
     for path, module in network.named_modules():
-        if isinstance(module, LAYERS) and id(module.weight) not in seen:
+        if isinstance(module, kinds) and id(module.weight) not in seen:
             seen.add(id(module.weight))
             weights[f"{path}.weight".removeprefix(".")] = module.weight
     return weights

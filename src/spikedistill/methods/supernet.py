@@ -7,6 +7,9 @@ BigNAS: Yu et al., "Scaling Up Neural Architecture Search with Big Single-Stage 
 * Sandwich rule. A step trains the largest subnet, the smallest, and ``random`` ones drawn uniformly; their gradients
   go into one update. Which ones is a function of (seed, step), both of which are part of the checkpoint.
 * In-place distillation. The largest learns from labels and teacher; the others from the largest's logits alone.
+* Initialisation. Every block's residual branch starts at zero (``zero_init``: the weight of its last BatchNorm). At
+  threshold 1 a LIF passes spikes on as they are, so that a block starts as the identity and 23 of them are no harder to
+  train than 8; without it the largest subnet's gradient is many times the smallest's, and none of them learns.
 
 SAKD draws one random subnet a step instead (equation 6), and gives each the whole loss of its equation 5. Here a step
 is BigNAS's; whom all but the largest learn from is ``others``: ``teacher`` (SAKD's, the default: which student suits a
@@ -15,8 +18,8 @@ teacher is the search's very question, and a trained ANN knows more than the lar
 
 Deviations. The loss is the mean over the step's subnets, not the sum, so that a learning rate means what it means for
 one network. The feature transform (1x1 convolution and BatchNorm, equation 8) is sliced like the supernet: a subnet's
-feature goes through its first input channels. BigNAS's soft targets have temperature 1, here SAKD's. BigNAS's further
-rules (its initialisation, the learning rate's floor, dropout for the largest only) are left to the recipe or left out.
+feature goes through its first input channels. BigNAS's soft targets have temperature 1, here SAKD's. Its further rules
+(the learning rate's floor, dropout for the largest only) are left to the recipe or left out.
 
 All subnets of a step are kept until the backward pass: it takes as much memory as ``2 + random`` networks.
 """
@@ -46,6 +49,7 @@ from spikedistill.methods.features import (
 from spikedistill.methods.ranges import check_ranges
 from spikedistill.models.elastic import ElasticResNet, Space, Subnet
 from spikedistill.models.features import taps
+from spikedistill.models.resnet import BasicBlock
 
 OTHERS = ("teacher", "biggest")
 
@@ -53,6 +57,14 @@ OTHERS = ("teacher", "biggest")
 def sandwich(space: Space, random: int, draws: Generator) -> list[Subnet]:
     """The subnets of one step: the largest, the smallest, and ``random`` ones."""
     return [space.largest, space.smallest, *(space.sample(draws) for _ in range(random))]
+
+
+@torch.no_grad()
+def start_as_identity(network: ElasticResNet) -> None:
+    """Sets the last BatchNorm's weight of every block to zero where it still is the one it is made with."""
+    for module in network.modules():
+        if isinstance(module, BasicBlock) and bool((module.bn2.weight == 1).all()):
+            module.bn2.weight.zero_()
 
 
 class Supernet(Method):
@@ -74,6 +86,7 @@ class Supernet(Method):
             side: match features ``before`` or ``after`` the spike.
             random: subnets of a step beside the largest and the smallest.
             others: whom all but the largest learn from: ``teacher`` (the whole loss) or ``biggest`` (its logits).
+            zero_init: start the residual branches at zero, those that were not trained before.
         """
 
         alpha: float = 0.0
@@ -84,6 +97,7 @@ class Supernet(Method):
         side: Literal["before", "after"] = "after"
         random: int = 2
         others: Literal["teacher", "biggest"] = "teacher"
+        zero_init: bool = True
         __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
         def __post_init__(self) -> None:
@@ -102,6 +116,8 @@ class Supernet(Method):
         assert teacher is not None
         self.seed, self.step = int(torch.randint(2**62, ())), 0
         student.choose(student.space.largest)
+        if settings.zero_init:
+            start_as_identity(student)
         self.regressors = nn.ModuleDict()
         self.targets: MethodTaps | None = None
         if settings.beta:

@@ -1,6 +1,6 @@
 """Surrogate gradients: what stands in for the derivative of the Heaviside step in the backward pass.
 
-Each surrogate is a smooth (or piecewise) step ``primitive(x)`` of the distance ``x = u - threshold`` and its derivative.
+Each is a smooth (or piecewise) step ``primitive(x)`` of the distance ``x = u - threshold``, with its derivative.
 All of them integrate to one, so that a width changes the window and not the total gradient; width 1 of ``triangle`` is
 SAKD's equation 4, ``rectangle`` of width ``lens`` is IDSNN's equation 4, and both are the two lines of Joint A-SNN's
 equation 5 (there the triangle is scaled by the threshold: width = threshold).
@@ -89,7 +89,8 @@ class Surrogate:
     """One surrogate: a shape and its width, in units of the membrane potential.
 
     ``triangle``: half-width of the base; ``rectangle``: half-width of the window; ``sigmoid``, ``arctan`` and
-    ``exponential``: the length over which they fall off (SpikingJelly's ``1 / alpha``; for its ``Rect``, ``0.5 / alpha``).
+    ``exponential``: the length over which they fall off (SpikingJelly's ``1 / alpha``; for its ``Rect``,
+    ``0.5 / alpha``).
     """
 
     name: str

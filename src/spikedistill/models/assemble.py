@@ -1,0 +1,276 @@
+"""The parts of a rebuilt network: its graphs, its modules, and where its activations are."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from spikedistill.models.activation import Clock
+from spikedistill.models.folded import DROPOUT_FUNCTIONS, DROPOUTS, Analogue, OneMask, Program
+from spikedistill.models.probe import Layout, refusal
+from spikedistill.models.rebuild import (
+    add_time,
+    call_module,
+    call_spike,
+    check_sound,
+    input_of,
+    name_of,
+    once_where_possible,
+    where,
+    without_writes,
+)
+from spikedistill.models.replaceable import KEPT, Found, find
+from spikedistill.models.staging import stages_and_blocks
+
+Slot = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where an activation is.
+
+    Attributes:
+        path: of its module.
+        slots: the places of that module, each a parent's path and a name.
+        found: what it was.
+        shape: of one image's activations.
+        dim: where the batch is.
+    """
+
+    path: str
+    slots: tuple[Slot, ...]
+    found: Found
+    shape: tuple[int, ...]
+    dim: int
+
+    def put(self, network: nn.Module, module: nn.Module) -> None:
+        """Sets the module in all its places."""
+        _put(network, self.slots, module)
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of a module, or of a function in a module's code: which, and the how manieth there.
+
+    Attributes:
+        owner: path of the module, or of the one in whose code the function is called.
+        index: from 0.
+        function: whether it is a function.
+    """
+
+    owner: str
+    index: int
+    function: bool
+
+
+@dataclass
+class Parts:
+    """What a rebuilt network is made of."""
+
+    body: nn.Module
+    programs: dict[tuple[bool, bool], Program]
+    sites: tuple[Site, ...]
+    points: dict[str, dict[str, str]]
+    clock: Clock
+
+
+def assemble(network: nn.Module, graphs: Mapping[bool, tuple[fx.Graph, nn.Module]]) -> Parts:
+    """Rebuilds a network from its traces.
+
+    Args:
+        network: as it is; it is copied.
+        graphs: by training mode, the graph and the copy it was traced on (which holds its constants).
+
+    Raises:
+        UserError: the images of a batch do not stay apart, or there is no activation.
+    """
+    body = copy.deepcopy(network)
+    parts = _Assembly(body)
+    for mode in (False, True):
+        graph, traced_on = graphs[mode]
+        parts.keep_constants(graph, traced_on)
+        without_writes(graph, body.get_submodule)
+        parts.look(graph)
+    parts.place()
+    programs: dict[tuple[bool, bool], Program] = {}
+    for mode in (False, True):
+        graph = graphs[mode][0]
+        parts.rewrite(graph)
+        check_answer(graph)
+        add_time(graph)
+        programs[mode, False] = Program(graph)
+        programs[mode, True] = Program(once_where_possible(graph, frozenset(parts.masks.values())))
+    for module in body.modules():
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False  # type: ignore[assignment]
+    points = _own_points(network, parts.sites) or dict(
+        zip(("stages", "blocks"), stages_and_blocks(graphs[False][0]), strict=True)
+    )
+    return Parts(body, programs, tuple(parts.sites.values()), points, parts.clock)
+
+
+class _Assembly:
+    """The modules that both graphs, of evaluation and of training, call."""
+
+    def __init__(self, body: nn.Module) -> None:
+        self.body, self.clock = body, Clock(1)
+        self.modules = dict(body.named_modules(remove_duplicate=False))
+        self.activations: dict[fx.Node, Use] = {}
+        self.dropouts: dict[fx.Node, Use] = {}
+        self.sites: dict[Use, Site] = {}
+        self.masks: dict[Use, str] = {}
+        self.constants: list[tuple[str, Tensor]] = []
+        self.seen: set[str] = set()
+        self.containers: dict[str, nn.Module] = {}
+
+    def keep_constants(self, graph: fx.Graph, traced_on: nn.Module) -> None:
+        """Tensors that the code made while it was traced become buffers that no state dict knows."""
+        for node in graph.nodes:
+            if node.op != "get_attr" or not str(node.target).startswith("_tensor_constant"):
+                continue
+            value = getattr(traced_on, str(node.target))
+            for name, other in self.constants:
+                if value.dtype == other.dtype and torch.equal(value, other):
+                    node.target = name
+                    break
+            else:
+                node.target = f"_traced_constant{len(self.constants)}"
+                self.constants.append((node.target, value))
+                self.body.register_buffer(node.target, value, persistent=False)
+
+    def look(self, graph: fx.Graph) -> None:
+        """Finds the activations and dropouts of a graph."""
+        counts: Counter[tuple[str, bool]] = Counter()
+        for node in graph.nodes:
+            module = self.modules[node.target] if node.op == "call_module" else None
+            self.seen.add(type(module).__name__.lower() if module is not None else name_of(node))
+            found, source = find(node, module), input_of(node)
+            dropout = type(module) in DROPOUTS or (node.op == "call_function" and node.target in DROPOUT_FUNCTIONS)
+            if source is None or not (found or dropout) or not source.meta["varies"]:
+                continue
+            if found and not source.meta.get("floating"):
+                if module is None and name_of(node).startswith("cl"):
+                    continue  # clamped indices
+                raise refusal(where(node), "it is an activation of whole numbers, and a neuron needs a current")
+            if found and found.function is None:
+                raise refusal(where(node), "its settings are computed by other steps; use a module, such as nn.PReLU")
+            check_sound(source)
+            owner = str(node.meta["path"] if module is None else node.target)
+            use = Use(owner, counts[owner, dropout], module is None)
+            counts[owner, dropout] += 1
+            (self.dropouts if dropout else self.activations)[node] = use
+
+    def place(self) -> None:
+        """Puts a module in each activation's and each dropout's place."""
+        if not self.activations:
+            kept = [name for name in KEPT if name in self.seen]
+            hint = f" ({', '.join(kept)} would stay what it is)" if kept else ""
+            raise refusal(type(self.body).__name__, f"there is no activation that a neuron could replace{hint}")
+        uses = Counter({use.owner: 0 for use in self.activations.values()})
+        for use in set(self.activations.values()):
+            uses[use.owner] += 1
+        for node, use in self.activations.items():
+            if use not in self.sites:
+                slots = self._function_slot(use, "spikes") if use.function else self._module_slots(use, uses[use.owner])
+                self.sites[use] = _site(node, slots, find(node, None if use.function else self.modules[use.owner]))
+        for node, use in self.dropouts.items():
+            if use not in self.masks:
+                slots = self._function_slot(use, "dropouts") if use.function else self._places(self.modules[use.owner])
+                self.masks[use] = _path(slots[0])
+                _put(self.body, slots, self._mask(node))
+        for use, site in self.sites.items():
+            original = None if use.function else self.modules[use.owner]
+            weight = original.weight if isinstance(original, nn.PReLU) else None
+            assert site.found.function is not None
+            site.put(self.body, Analogue(site.found.function, weight).train(self.body.training))
+
+    def rewrite(self, graph: fx.Graph) -> None:
+        """Has a graph call these modules."""
+        for node in list(graph.nodes):
+            if node in self.activations:
+                call_spike(node, self.sites[self.activations[node]].path)
+            elif node in self.dropouts:
+                call_module(node, self.masks[self.dropouts[node]])
+
+    def _mask(self, node: fx.Node) -> OneMask:
+        dim = node.meta["layout"].dim
+        if node.op == "call_module":
+            module: Any = self.modules[str(node.target)]
+            return OneMask(DROPOUTS[type(module)], module.p, dim, self.clock).train(module.training)
+        p = node.args[1] if len(node.args) > 1 else node.kwargs.get("p", 0.5)
+        assert isinstance(p, float | int)
+        return OneMask(DROPOUT_FUNCTIONS[node.target], p, dim, self.clock).train(self.body.training)
+
+    def _function_slot(self, use: Use, container: str) -> tuple[Slot, ...]:
+        owner = self.modules[use.owner]
+        while not isinstance(getattr(owner, container, _Sites()), _Sites):
+            container += "_"
+        if container not in owner._modules:
+            owner._modules[container] = _Sites()
+        return ((f"{use.owner}.{container}".removeprefix("."), str(use.index)),)
+
+    def _module_slots(self, use: Use, uses: int) -> tuple[Slot, ...]:
+        module = self.modules[use.owner]
+        places = self._places(module)
+        if uses == 1:
+            return places
+        if uses == len(places):
+            return (places[use.index],)
+        # The same module at several places: a list of neurons where it was.
+        container = self.containers.setdefault(use.owner, _Sites())
+        _put(self.body, places, container)
+        return ((_path(places[0]), str(use.index)),)
+
+    def _places(self, module: nn.Module) -> tuple[Slot, ...]:
+        """All names of a module; a block that has two itself counts once."""
+        places: dict[tuple[int, str], Slot] = {}
+        for path, parent in self.modules.items():
+            for name, child in parent._modules.items():
+                if child is module or (isinstance(child, _Sites) and self.modules.get(_path((path, name))) is module):
+                    places.setdefault((id(parent), name), (path, name))
+        return tuple(places.values())
+
+
+class _Sites(nn.ModuleList):
+    """The neurons of several uses."""
+
+
+def _site(node: fx.Node, slots: tuple[Slot, ...], found: Found | None) -> Site:
+    layout: Layout = node.meta["layout"]
+    shape = list(node.meta["shape"])
+    shape[layout.dim] = layout.factor
+    assert found is not None
+    image = tuple(size for dim, size in enumerate(shape) if dim != layout.dim or layout.factor > 1)
+    return Site(_path(slots[0]), slots, found, image, layout.dim)
+
+
+def _path(slot: Slot) -> str:
+    return ".".join(slot).removeprefix(".")
+
+
+def _put(network: nn.Module, slots: tuple[Slot, ...], module: nn.Module) -> None:
+    for parent, name in slots:
+        network.get_submodule(parent)._modules[name] = module
+
+
+def check_answer(graph: fx.Graph) -> None:
+    """Refuses a network whose answer is not one tensor ``[B, ...]``."""
+    answer = next(node for node in graph.nodes if node.op == "output").args[0]
+    if not isinstance(answer, fx.Node) or not answer.meta["tensor"]:
+        raise refusal("its output", "the network answers with several values; one tensor [B, K] is needed")
+    if check_sound(answer) != Layout(0, 1):
+        raise refusal("its output", f"the answer has no batch dimension in front: {list(answer.meta['shape'])}")
+
+
+def _own_points(network: nn.Module, sites: Any) -> dict[str, dict[str, str]] | None:
+    """The features that the network names itself, if every one of them is an activation that was replaced."""
+    paths = {site.path for site in sites.values()}
+    named = {level: network.__dict__.get(level) for level in ("stages", "blocks")}
+    valid = all(isinstance(points, Mapping) and points and set(points.values()) <= paths for points in named.values())
+    return {level: dict(points) for level, points in named.items()} if valid else None  # pyright: ignore

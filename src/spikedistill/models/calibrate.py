@@ -1,0 +1,83 @@
+"""Thresholds from data: an SNN that is useful before any training ("conversion only").
+
+Each neuron's threshold is a high percentile of the ANN's activations in its layer, for then its rate runs from 0 to 1
+where the activation runs from 0 to nearly its maximum (Diehl et al. 2015; the percentile: Rueckauer et al. 2017, "robust
+normalisation"). A neuron that starts with half its threshold rounds a rate where one that starts at zero rounds it down
+(Bu et al. 2022, "Optimal ANN-SNN conversion").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikedistill.errors import UserError
+from spikedistill.models.folded import TwinSpike
+
+SAMPLES = 2**17
+"""Activations a layer and batch that are looked at; more change a percentile by less than a threshold matters."""
+PERCENTILE = 99.9
+
+
+@torch.no_grad()
+def calibrate(network: nn.Module, batches: Tensor | Iterable[Any], percentile: float = PERCENTILE) -> dict[str, float]:
+    """Sets the thresholds of a spiking twin by its ANN's activations.
+
+    Integrate-and-fire neurons with a soft reset (``IF(reset="soft")``) come closest to the ANN, the closer the larger T.
+    Weights stay as they are. The thresholds are part of the twin's state dict from then on, and an ANN's state dict
+    still fits.
+
+    Args:
+        network: what ``spikify`` made; it is changed.
+        batches: images as the network takes them: a batch ``[B, ...]``, or an iterable of batches or of (batch, labels).
+        percentile: in (0, 100]; of all activations of a layer, zeros included.
+
+    Returns:
+        The threshold of each neuron by path. A layer that is silent on all images keeps the one it has.
+
+    Raises:
+        UserError: not a spiking twin, no images, or a percentile out of range.
+    """
+    spikes = {path: module for path, module in network.named_modules() if isinstance(module, TwinSpike)}
+    if not spikes or not hasattr(network, "to_ann"):
+        raise UserError(f"calibrate takes what spikify makes, not a {type(network).__name__}; spikify the ANN first")
+    if not 0.0 < percentile <= 100.0:
+        raise UserError(f"percentile must lie in (0, 100], not {percentile}")
+    activations = _activations(network.to_ann().eval(), list(spikes), batches)  # pyright: ignore
+    thresholds = {}
+    for path, spike in spikes.items():
+        values = torch.cat(activations[path])
+        threshold = float(torch.quantile(values, percentile / 100.0)) or float(values.max())
+        if threshold > 0.0:
+            place = next(iter([*network.parameters(), *network.buffers()]), values)
+            spike.balance = torch.tensor(threshold, device=place.device)
+            thresholds[path] = threshold
+    return thresholds
+
+
+def _activations(ann: nn.Module, paths: list[str], batches: Any) -> dict[str, list[Tensor]]:
+    """Samples of the ANN's activations, float32 on the CPU, by path."""
+    found: dict[str, list[Tensor]] = {path: [] for path in paths}
+
+    def keep(path: str) -> Any:
+        def record(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            values = output.float().flatten()
+            found[path].append(values[:: max(1, values.numel() // SAMPLES)].clamp(min=0.0).cpu())
+
+        return record
+
+    handles = [ann.get_submodule(path).register_forward_hook(keep(path)) for path in paths]
+    place = next(ann.parameters(), None)
+    try:
+        for batch in [batches] if isinstance(batches, Tensor) else batches:
+            images = batch[0] if isinstance(batch, tuple | list) else batch
+            ann(images if place is None else images.to(place.device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not all(found.values()):
+        raise UserError("calibration needs at least one batch of images")
+    return found

@@ -1,0 +1,180 @@
+"""What a traced network is rebuilt from: modules that know about folded time, and the code that calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from spikedistill.models.activation import Clock, Spike
+from spikedistill.spiking import LIF
+from spikedistill.spiking.time import direct_encode, fold
+
+
+def repeated(x: Tensor, timesteps: int, dim: int) -> Tensor:
+    """What is the same at every step, at all of them: the batch along ``dim`` becomes T batches, one after the other."""
+    if dim == 0:
+        return fold(direct_encode(x, timesteps))
+    return x.repeat([timesteps if d == dim else 1 for d in range(x.dim())])
+
+
+def outline(x: Tensor, timesteps: int, dim: int) -> Tensor:
+    """Something of the size of ``repeated`` that takes no memory; its values mean nothing."""
+    sizes = [timesteps * size if d == dim else size for d, size in enumerate(x.shape)]
+    return x.narrow(dim, 0, min(1, x.shape[dim])).expand(sizes)
+
+
+def same_at_every_step(x: Tensor, timesteps: int, dim: int) -> Tensor:
+    """Noise for T folded steps, of which the first step's is taken for all."""
+    return repeated(x.narrow(dim, 0, x.shape[dim] // timesteps), timesteps, dim)
+
+
+def amplified(spike: nn.Module, spikes: Tensor) -> Tensor:
+    """Spikes at the height that a calibrated neuron's stand for; as they are where it is not calibrated."""
+    balance = getattr(spike, "balance", None)
+    return spikes if balance is None else spikes * balance.to(spikes.dtype)
+
+
+def with_item(x: Tensor, key: Any, value: Any) -> Tensor:
+    """``x[key] = value`` on a copy."""
+    x = x.clone()
+    x[key] = value
+    return x
+
+
+class TwinSpike(Spike):
+    """The neuron in an activation's place.
+
+    Calibration (``calibrate``) sets ``balance``, the threshold in units of the ANN's activation. The current is scaled
+    to the neuron's own threshold, and ``amplified`` multiplies the spikes by ``balance`` before they go on: a neuron of
+    that threshold in front of weights that contain the factor. The neuron's settings, and with them its surrogate and
+    its kernels, stay the same for all layers.
+
+    Args:
+        neuron: the layer's own neuron.
+        clock: the network's.
+        function: the ANN's activation, which is not part of the SNN.
+        dim: where the batch is.
+        weight: of nn.PReLU, kept so that the state-dict keys stay what they are.
+    """
+
+    def __init__(
+        self,
+        neuron: LIF,
+        clock: Clock,
+        function: Callable[..., Tensor],
+        dim: int,
+        weight: nn.Parameter | None,
+    ) -> None:
+        super().__init__(neuron, clock)
+        self.function, self.dim = function, dim
+        self.balance: Tensor | None
+        self.register_buffer("balance", None)
+        self.register_parameter("weight", weight)
+
+    @property
+    def threshold(self) -> float:
+        """The firing threshold in units of the ANN's activation."""
+        return self.neuron.threshold if self.balance is None else float(self.balance)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.balance is not None:
+            x = x * (self.neuron.threshold / self.balance).to(x.dtype)
+        if self.dim == 0:
+            return super().forward(x)
+        steps = x.unflatten(self.dim, (self.clock.timesteps, -1)).movedim(self.dim, 0)
+        return self.neuron(steps).movedim(0, self.dim).flatten(self.dim, self.dim + 1)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return super().encode(x) if self.dim == 0 else self(repeated(x, self.clock.timesteps, self.dim))
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, metadata: Any, strict: bool, *lists: Any) -> None:
+        # A calibrated neuron takes an ANN's weights and keeps its threshold; any neuron takes a calibrated one's.
+        key = f"{prefix}balance"
+        if key in state_dict and self.balance is None:
+            self.balance = torch.empty_like(state_dict[key])
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
+        missing = lists[0]
+        if key in missing:
+            missing.remove(key)
+
+
+class Analogue(nn.Module):
+    """The activation itself, in the ANN that a traced network is rebuilt as."""
+
+    def __init__(self, function: Callable[..., Tensor], weight: nn.Parameter | None) -> None:
+        super().__init__()
+        self.function = function
+        self.register_parameter("weight", weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x) if self.weight is None else self.function(x, self.weight)
+
+    def extra_repr(self) -> str:
+        function = getattr(self.function, "func", self.function)
+        return getattr(function, "__name__", str(function))
+
+
+class OneMask(nn.Module):
+    """Dropout with one mask over T: what is dropped is dropped at every step.
+
+    Args:
+        function: ``F.dropout`` or one of its kin.
+        p: share that is dropped.
+        dim: where the batch is.
+        clock: the network's.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], p: float, dim: int, clock: Clock) -> None:
+        super().__init__()
+        self.function, self.p, self.dim, self.clock = function, p, dim, clock
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0.0:
+            return x
+        timesteps = self.clock.timesteps
+        return x * repeated(self._mask(x.narrow(self.dim, 0, x.shape[self.dim] // timesteps)), timesteps, self.dim)
+
+    def once(self, x: Tensor) -> Tensor:
+        """For what is computed once instead of T times."""
+        return x * self._mask(x) if self.training and self.p > 0.0 else x
+
+    def _mask(self, x: Tensor) -> Tensor:
+        return self.function(torch.ones_like(x), self.p, True)
+
+    def extra_repr(self) -> str:
+        return f"{self.function.__name__}, p={self.p}"
+
+
+DROPOUTS: dict[type[nn.Module], Callable[..., Tensor]] = {
+    nn.Dropout: F.dropout,
+    nn.Dropout1d: F.dropout1d,
+    nn.Dropout2d: F.dropout2d,
+    nn.Dropout3d: F.dropout3d,
+    nn.AlphaDropout: F.dropout,
+    nn.FeatureAlphaDropout: F.dropout2d,
+}
+"""The alpha ones preserve the moments of SELU, which spikes do not have."""
+DROPOUT_FUNCTIONS = {F.dropout: F.dropout, F.dropout1d: F.dropout1d, F.dropout2d: F.dropout2d, F.dropout3d: F.dropout3d} | {
+    torch.dropout: F.dropout,
+    F.alpha_dropout: F.dropout,
+    F.feature_alpha_dropout: F.dropout2d,
+}
+
+
+class Program:
+    """A graph as code: ``run(network, images, timesteps)``. It holds no module, so copies of a network share it."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self.graph = graph
+        code = graph.python_code("self")
+        self.source = code.src
+        namespace = dict(code.globals)
+        exec(compile(self.source, "<spikified network>", "exec"), namespace)
+        self.run: Callable[[nn.Module, Tensor, int], Tensor] = namespace["forward"]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+        return self

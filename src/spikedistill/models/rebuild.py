@@ -1,0 +1,255 @@
+"""From a traced graph to the graph of a network in folded time.
+
+What writes in place is made to return a copy; activations and dropouts become modules; what comes before the first
+neuron is computed once for an image that is the same at every step.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from spikedistill.models.folded import amplified, outline, repeated, same_at_every_step, with_item
+from spikedistill.models.probe import Layout, refusal
+
+NOISE = ("bernoulli", "bernoulli_", "uniform_", "normal_", "exponential_", "rand_like", "randn_like", "rand", "randn")
+"""Steps that draw random numbers. Where they have a batch dimension, the numbers are the same at every timestep."""
+
+
+def input_of(node: fx.Node) -> fx.Node | None:
+    """The tensor that a step is about: its first argument."""
+    first = node.args[0] if node.args else node.kwargs.get("input")
+    return first if isinstance(first, fx.Node) else None
+
+
+def name_of(node: fx.Node) -> str:
+    """What a step is called in the code it was traced from."""
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+
+
+def where(node: fx.Node) -> str:
+    """Where a step stands, for people."""
+    path = node.target if node.op == "call_module" else node.meta.get("path")
+    return f"'{path}' ({name_of(node)})" if path and path != node.target else f"'{name_of(node)}'"
+
+
+def check_sound(node: fx.Node) -> Layout:
+    """Where the batch is in a node's value.
+
+    Raises:
+        UserError: the images of a batch do not stay apart up to here.
+    """
+    layout = node.meta.get("layout")
+    if node.meta["sound"] and layout is not None:
+        return layout
+    before, queue = set(), [node]
+    while queue:
+        current = queue.pop()
+        if current not in before:
+            before.add(current)
+            queue += current.all_input_nodes
+    culprit = next((n for n in node.graph.nodes if n in before and not n.meta["sound"]), node)
+    raise refusal(
+        where(culprit),
+        "the images of a batch do not stay apart here: it mixes them, reorders them or fixes their number, and T is "
+        "folded into the batch",
+    )
+
+
+def without_writes(graph: fx.Graph, module_of: Callable[[str], nn.Module]) -> None:
+    """Makes every step that writes into its argument return a new tensor; what comes later uses that one.
+
+    Buffers are still written to (a BatchNorm's statistics). ``module_of`` finds modules by path.
+    """
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    for node in list(graph.nodes):
+        victim = input_of(node)
+        if victim is None or victim.op == "get_attr" or not victim.meta.get("tensor") or not _writes(node, module_of):
+            continue
+        _return_instead(node)
+        for user in list(victim.users):
+            if user is not node and order[user] > order[node]:
+                user.replace_input_with(victim, node)
+    graph.eliminate_dead_code(_has_effect)
+
+
+def _writes(node: fx.Node, module_of: Callable[[str], nn.Module]) -> bool:
+    if node.op == "call_module":
+        return getattr(module_of(str(node.target)), "inplace", False) is True
+    if node.op == "call_method":
+        return _plain_method(str(node.target)) is not None
+    return node.op == "call_function" and (
+        node.target is operator.setitem or _plain_function(node.target) is not None or _inplace_argument(node)
+    )
+
+
+def _plain_method(name: str) -> str | None:
+    plain = name.rstrip("_")
+    return plain if name.endswith("_") and name not in NOISE and hasattr(Tensor, plain) and plain else None
+
+
+def _plain_function(function: Any) -> Any:
+    name = getattr(function, "__name__", "")
+    if not name.endswith("_") or name.endswith("__"):
+        return None
+    return getattr(F, name[:-1], None) or getattr(torch, name[:-1], None)
+
+
+def _inplace_argument(node: fx.Node) -> bool:
+    try:
+        bound = inspect.signature(node.target).bind(*node.args, **node.kwargs)  # pyright: ignore
+    except (TypeError, ValueError):
+        return bool(node.kwargs.get("inplace"))
+    return bound.arguments.get("inplace") is True
+
+
+def _return_instead(node: fx.Node) -> None:
+    if node.op == "call_method":
+        node.target = _plain_method(str(node.target)) or node.target
+    elif node.target is operator.setitem:
+        node.target = with_item
+        node.meta = dict(input_of(node).meta) | {"path": node.meta.get("path")}  # pyright: ignore
+    elif node.op == "call_function":
+        plain = _plain_function(node.target)
+        if plain is not None:
+            node.target = plain
+        else:
+            bound = inspect.signature(node.target).bind(*node.args, **node.kwargs)  # pyright: ignore
+            bound.arguments["inplace"] = False
+            node.args, node.kwargs = bound.args, bound.kwargs
+
+
+def _has_effect(node: fx.Node) -> bool:
+    if node.op == "call_method" and str(node.target).endswith("_") and not str(node.target).endswith("__"):
+        return True
+    return node.op in ("placeholder", "output") or node.target is operator.setitem
+
+
+def call_spike(node: fx.Node, path: str) -> None:
+    """Puts a call of the neuron at ``path``, and its amplification, in an activation's place."""
+    graph, source = node.graph, input_of(node)
+    assert source is not None
+    with graph.inserting_after(node):
+        spikes = graph.create_node("call_module", path, (source,))
+    with graph.inserting_after(spikes):
+        module = graph.create_node("get_attr", path)
+    with graph.inserting_after(module):
+        output = graph.create_node("call_function", amplified, (module, spikes))
+    spikes.meta = dict(node.meta) | {"spike": True}
+    module.meta = {"tensor": False, "layout": None, "sound": True, "varies": False, "path": path}
+    output.meta = dict(node.meta)
+    node.replace_all_uses_with(output)
+    graph.erase_node(node)
+
+
+def call_module(node: fx.Node, path: str) -> None:
+    """Puts a call of the module at ``path`` in a function's place."""
+    source = input_of(node)
+    assert source is not None
+    with node.graph.inserting_after(node):
+        call = node.graph.create_node("call_module", path, (source,))
+    call.meta = dict(node.meta)
+    node.replace_all_uses_with(call)
+    node.graph.erase_node(node)
+
+
+def add_time(graph: fx.Graph) -> None:
+    """Gives the graph its second argument, T, and makes its noise the same at every step."""
+    images = next(node for node in graph.nodes if node.op == "placeholder")
+    with graph.inserting_after(images):
+        timesteps = graph.create_node("placeholder", "timesteps")
+    timesteps.meta = {"tensor": False, "layout": None, "sound": True, "varies": False}
+    for node in list(graph.nodes):
+        layout = node.meta.get("layout")
+        if layout is None or name_of(node) not in NOISE or node.op == "call_module":
+            continue
+        with graph.inserting_after(node):
+            held = graph.create_node("call_function", same_at_every_step, (node, timesteps, layout.dim))
+        held.meta = dict(node.meta)
+        node.replace_all_uses_with(held, lambda user, held=held: user is not held)
+
+
+def once_where_possible(graph: fx.Graph, masks: frozenset[str]) -> fx.Graph:
+    """The graph for images that are the same at every step: what precedes the first neurons is computed once.
+
+    Args:
+        graph: of folded time.
+        masks: paths of the dropout modules.
+    """
+    return _Once(graph, masks).build()
+
+
+class _Once:
+    """Builds the new graph; ``once`` and ``folded`` say what a node has become before and behind the first neurons."""
+
+    def __init__(self, graph: fx.Graph, masks: frozenset[str]) -> None:
+        self.graph, self.masks, self.new = graph, masks, fx.Graph()
+        self.once: dict[fx.Node, fx.Node] = {}
+        self.folded: dict[fx.Node, fx.Node] = {}
+        self.behind: set[fx.Node] = set()
+        self.timesteps: fx.Node | None = None
+
+    def build(self) -> fx.Graph:
+        for node in self.graph.nodes:
+            if node.meta.get("spike") or any(source in self.behind for source in node.all_input_nodes):
+                self.behind.add(node)
+        for node in self.graph.nodes:
+            if node.op == "output":
+                self.new.output(fx.node.map_arg(node.args[0], self._at_every_step))
+            elif node not in self.behind:
+                self.once[node] = self._before(node)
+            elif node.meta.get("spike") and not any(n in self.behind for n in node.all_input_nodes):
+                self.folded[node] = self._method(node, "encode", self.once)
+            else:
+                self.folded[node] = self.new.node_copy(node, self._at_every_step)
+        self.new.eliminate_dead_code(_has_effect)
+        return self.new
+
+    def _before(self, node: fx.Node) -> fx.Node:
+        if node.target is same_at_every_step:
+            return self.once[node.all_input_nodes[0]]
+        if node.op == "call_module" and node.target in self.masks:
+            return self._method(node, "once", self.once)
+        copy = self.new.node_copy(node, self.once.__getitem__)
+        if node.op == "placeholder" and node.target == "timesteps":
+            self.timesteps = copy
+        return copy
+
+    def _method(self, node: fx.Node, method: str, env: dict[fx.Node, fx.Node]) -> fx.Node:
+        module = self.new.create_node("get_attr", str(node.target))
+        call = self.new.create_node("call_method", method, (module, env[node.all_input_nodes[0]]))
+        call.meta = dict(node.meta)
+        return call
+
+    def _at_every_step(self, node: fx.Node) -> fx.Node:
+        if node in self.folded:
+            return self.folded[node]
+        if not node.meta["varies"]:
+            return self.once[node]
+        layout = node.meta["layout"]
+        if layout is not None and node.meta["sound"]:
+            made = self.new.create_node("call_function", repeated, (self.once[node], self.timesteps, layout.dim))
+        else:
+            # A size, or several tensors: the same step again, on what stands for its arguments at every step.
+            inner = self._size if not node.meta["tensor"] and _is_size(node) else self._at_every_step
+            made = self.new.node_copy(node, inner)
+        self.folded[node] = made
+        return made
+
+    def _size(self, node: fx.Node) -> fx.Node:
+        layout = node.meta["layout"]
+        if not node.meta["tensor"] or layout is None or node in self.behind or not node.meta["sound"]:
+            return self._at_every_step(node)
+        return self.new.create_node("call_function", outline, (self.once[node], self.timesteps, layout.dim))
+
+
+def _is_size(node: fx.Node) -> bool:
+    return (node.op == "call_method" and node.target in ("size", "numel", "nelement")) or (
+        node.target is getattr and node.args[1] == "shape"
+    )

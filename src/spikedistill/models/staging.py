@@ -1,0 +1,73 @@
+"""Feature taps for networks that name none: the activations at which the spatial size is about to halve."""
+
+from __future__ import annotations
+
+from torch import fx
+
+
+def stages_and_blocks(graph: fx.Graph) -> tuple[dict[str, str], dict[str, str]]:
+    """Names for the activations of a rebuilt graph.
+
+    A stage is a run of activations with maps of one size, up to the first of about half of it; the maps of gates
+    (squeeze-and-excitation: one pixel, before larger ones follow) and of a decoder (sizes that grow again) are none. It
+    ends with its last activation that everything passes through, such as the one behind a residual addition, else with
+    its last one. Its blocks are all those that everything passes through, else the end alone.
+
+    Returns:
+        ``stages`` and ``blocks`` as in ``Network``; empty for a network without maps ``[N, C, H, W]``.
+    """
+    maps = [node for node in graph.nodes if node.meta.get("spike") and _is_map(node)]
+    narrow = _narrow(graph)
+    stages: dict[str, str] = {}
+    blocks: dict[str, str] = {}
+    for number, stage in enumerate(_runs(maps), 1):
+        passed = [node for node in stage if node in narrow]
+        ends = passed or stage[-1:]
+        stages[f"stage{number}"] = str(ends[-1].target)
+        blocks |= {f"stage{number}.block{block}": str(node.target) for block, node in enumerate(ends, 1)}
+    return stages, blocks
+
+
+def _is_map(node: fx.Node) -> bool:
+    layout = node.meta["layout"]
+    return len(node.meta["shape"]) == 4 and layout.dim == 0 and layout.factor == 1
+
+
+def _side(node: fx.Node) -> tuple[int, int]:
+    return node.meta["shape"][2], node.meta["shape"][3]
+
+
+def _runs(maps: list[fx.Node]) -> list[list[fx.Node]]:
+    """The activations of each stage."""
+    area = [_side(node)[0] * _side(node)[1] for node in maps]
+    trunk = [node for i, node in enumerate(maps) if area[i] > 1 or max(area[i:]) == 1]
+    runs: list[list[fx.Node]] = []
+    for node in trunk:
+        if not runs or _halved(_side(runs[-1][-1]), _side(node)):
+            runs.append([node])
+        elif not _halved(_side(node), _side(runs[-1][-1])):
+            runs[-1].append(node)
+    # What was pooled to one pixel at once is the classifier's, no stage.
+    if len(runs) > 1 and _side(runs[-1][0]) == (1, 1) and max(_side(runs[-2][-1])) > 3:
+        runs.pop()
+    return runs
+
+
+def _halved(before: tuple[int, int], after: tuple[int, int]) -> bool:
+    return any(2 * b <= a + 1 and b < a for a, b in zip(before, after, strict=True))
+
+
+def _narrow(graph: fx.Graph) -> set[fx.Node]:
+    """The activations that everything passes through: nothing computed before them is used behind them."""
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    reach = 0
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        if not node.meta.get("tensor") or not node.meta["varies"]:
+            continue
+        if node.meta.get("spike") and reach <= order[node]:
+            found.add(node)
+        # Sizes are no information about the image.
+        users = [order[user] for user in node.users if user.meta.get("tensor", True)]
+        reach = max([reach, *users])
+    return found

@@ -1,0 +1,352 @@
+"""From anybody's network to a graph: ``torch.fx`` tracing with values.
+
+Every step is carried out while it is recorded, for a batch of four images and for the middle two of them alone. So the
+tracer knows shapes and may decide conditions on them, sees where the batch dimension went, and notices at once what
+stands in a spiking network's way: time is folded into the batch, therefore a step may look at the values of a tensor
+in no condition, must work for any batch size, and must treat each image by itself (``probe``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from spikedistill.errors import UserError
+from spikedistill.models.probe import judge, refusal
+
+TRANSPARENT = (
+    nn.Sequential,
+    nn.Transformer,
+    nn.TransformerEncoder,
+    nn.TransformerEncoderLayer,
+    nn.TransformerDecoder,
+    nn.TransformerDecoderLayer,
+)
+"""torch's own modules that have activations inside; all others are taken as one step."""
+
+FACTORIES = (
+    ("arange", "as_tensor", "empty", "eye", "full", "linspace", "ones", "tensor", "zeros")
+    + ("rand", "randn", "randint", "randperm", "normal")
+)  # fmt: skip
+"""Functions that make tensors of nothing: fx would carry them out once and for all."""
+
+READERS = ("item", "tolist", "numpy", "__bool__", "__int__", "__float__")
+"""Methods that take values out of a tensor."""
+
+STATIC = ("dim", "ndimension", "is_floating_point", "is_complex", "element_size")
+
+LOOKS = "control flow or a number that depends on the values of a tensor cannot be traced"
+
+
+class Opaque(TorchFunctionMode):
+    """Refuses an activation inside a step that is not looked into."""
+
+    def __init__(self, where: Callable[[], str], is_activation: Callable[[Any], bool]) -> None:
+        super().__init__()
+        self.where, self.is_activation = where, is_activation
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.is_activation(func):
+            name = getattr(func, "__name__", str(func))
+            raise refusal(self.where(), f"it cannot be traced, and there is an activation inside ({name})")
+        return func(*args, **(kwargs or {}))
+
+
+class Known(fx.Proxy):
+    """A proxy that knows its value, for the whole batch and for its middle part."""
+
+    values: tuple[Any, Any] = (None, None)
+    tracer: Any
+
+    # Zero-argument super() would look for this very name.
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        return type(self.values[0])
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.values[0], name)
+        if name == "ndim":
+            return found
+        if not callable(found):
+            return self.tracer.create_proxy("call_function", getattr, (self, name), {})
+        if isinstance(self.values[0], Tensor) and name in STATIC:
+            return found
+        if isinstance(self.values[0], Tensor) and name in READERS:
+            raise self.tracer.refusal(LOOKS)
+        return lambda *args, **kwargs: self.tracer.create_proxy("call_method", name, (self, *args), kwargs)
+
+    def _plain(self, kind: type) -> Any:
+        if any(isinstance(value, Tensor) for value in self.values):
+            raise self.tracer.refusal(LOOKS)
+        whole, part = (kind(value) for value in self.values)
+        if whole != part:
+            raise self.tracer.refusal(
+                "the batch size is taken as a plain number (int(), len(), range()), and T is folded into the batch; "
+                "use x.size(0) or x.shape[0] as it is, or -1 in a reshape"
+            )
+        return whole
+
+    def __bool__(self) -> bool:
+        return self._plain(bool)
+
+    def __int__(self) -> int:
+        return self._plain(int)
+
+    def __index__(self) -> int:
+        return self._plain(int)
+
+    def __float__(self) -> float:
+        return self._plain(float)
+
+    def __len__(self) -> int:
+        whole, part = (len(value) for value in self.values)
+        if whole != part:
+            raise self.tracer.refusal("len() of the batch cannot be traced; use x.size(0)")
+        return whole
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))  # pyright: ignore
+
+    def __contains__(self, item: Any) -> bool:
+        return any(bool(item == entry) for entry in self)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        import operator
+
+        self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
+
+
+def _in_place(operation: str) -> Callable[[Known, Any], Any]:
+    def run(self: Known, other: Any) -> Any:
+        import operator
+
+        if isinstance(self.values[0], Tensor):
+            return self.tracer.create_proxy("call_method", f"{operation}_", (self, other), {})
+        plain = {"div": "truediv"}.get(operation, operation)
+        return self.tracer.create_proxy("call_function", getattr(operator, plain), (self, other), {})
+
+    return run
+
+
+for _symbol, _operation in {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "div"}.items():
+    setattr(Known, f"__{_symbol}__", _in_place(_operation))
+
+
+class ValueTracer(fx.Tracer):
+    """Records a network and its values.
+
+    Args:
+        rows: the batch of four.
+        is_activation: whether a function is one of those that neurons replace.
+
+    Each node's ``meta`` has ``path`` (of the module whose code it stands in) and what ``probe.judge`` found.
+    """
+
+    proxy_buffer_attributes = True
+
+    def __init__(self, rows: Tensor, is_activation: Callable[[Any], bool]) -> None:
+        super().__init__()
+        self.rows, self.is_activation = rows, is_activation
+        self._working = False
+        self._parameters: dict[str, fx.Proxy] = {}
+
+    # What fx calls.
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return Known(node, self)
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        # Only the images are traced; whatever else the forward takes keeps its default.
+        images = self.create_proxy("placeholder", "images", (), {})
+        assert isinstance(images, Known)
+        images.values = (self.rows, self.rows[1:3])
+        images.node.meta |= judge(*images.values, compare=True)
+        return root_fn, [self.root, images]
+
+    def create_arg(self, a: Any) -> Any:
+        return a.node if type(a) is Known else super().create_arg(a)
+
+    def create_proxy(
+        self,
+        kind: str,
+        target: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str | None = None,
+        type_expr: Any = None,
+        proxy_factory_fn: Any = None,
+    ) -> Any:
+        values = None if kind == "placeholder" else tuple(self._value(kind, target, args, kwargs, i) for i in (0, 1))
+        proxy = super().create_proxy(kind, target, args, kwargs, name, None, proxy_factory_fn)
+        proxy.node.meta["path"] = self.scope.module_path
+        if values is not None:
+            assert isinstance(proxy, Known)
+            proxy.values = (values[0], values[1])
+            # In training mode BatchNorm and noise make images depend on each other, and are meant to.
+            proxy.node.meta |= judge(*values, compare=not self.root.training)
+        return proxy
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return type(m).__module__.startswith(("torch.nn.", "torch.ao.nn.")) and not isinstance(m, TRANSPARENT)
+
+    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._working:
+            return forward(*args, **kwargs)
+        assert self.submodule_paths is not None
+        if m not in self.submodule_paths:
+            if any(True for _ in m.parameters()) or any(True for _ in m.buffers()):
+                raise self.refusal(f"it calls a {type(m).__name__} with weights that is no sub-module of the network")
+            return forward(*args, **kwargs)
+        before, stack = len(self.graph.nodes), dict(self.module_stack)
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except UserError:
+            raise
+        except Exception:
+            # Code that fx cannot follow (scripts, numpy, isinstance): one step, if there is nothing to replace inside.
+            self._forget(before)
+            self.module_stack.clear()
+            self.module_stack.update(stack)
+            with self._scope(m):
+                return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        self._parameters = parameter_proxy_cache
+        return attr_val if self._working else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    # What is added.
+
+    def refusal(self, reason: str) -> UserError:
+        """A refusal that names the module in whose code the trace stands."""
+        return refusal(self._where(), reason)
+
+    def record(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Records a call that would otherwise be carried out once and for all."""
+        if self._working:
+            return function(*args, **kwargs)
+        return self.create_proxy("call_function", function, args, kwargs)
+
+    def _where(self) -> str:
+        path = self.scope.module_path
+        return f"'{path}' ({type(self.root.get_submodule(path)).__name__})" if path else type(self.root).__name__
+
+    def _scope(self, m: nn.Module) -> Any:
+        from torch.fx.proxy import Scope, ScopeContextManager
+
+        return ScopeContextManager(self.scope, Scope(self.path_of_module(m), type(m)))
+
+    def _forget(self, before: int) -> None:
+        for node in list(reversed(self.graph.nodes))[: len(self.graph.nodes) - before]:
+            self._parameters = {k: v for k, v in self._parameters.items() if v.node is not node}
+            self.graph.erase_node(node)
+
+    def _value(self, kind: str, target: Any, args: Any, kwargs: Any, which: int) -> Any:
+        if kind == "get_attr":
+            found: Any = self.root
+            for atom in target.split("."):
+                found = getattr(found, atom) if not isinstance(found, nn.Module) else self._attribute(found, atom)
+            return found
+        args, kwargs = map_aggregate((args, kwargs), lambda a: a.values[which] if type(a) is Known else a)  # pyright: ignore
+        module = self.root.get_submodule(target) if kind == "call_module" else None
+        opaque = (module is not None and not self.is_leaf_module(module, target)) or hasattr(target, "opaque")
+        self._working = True
+        try:
+            with ExitStack() as stack:
+                if opaque:
+                    stack.enter_context(Opaque(self._where, self.is_activation))
+                if module is not None:
+                    return module(*args, **kwargs)
+                return getattr(args[0], target)(*args[1:], **kwargs) if kind == "call_method" else target(*args, **kwargs)
+        except UserError:
+            raise
+        except Exception as error:
+            name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise self.refusal(
+                f"{name} fails for another batch size than the example's ({reason}); T is folded into the batch, "
+                "so a reshape must take the batch size from its input: x.size(0), or -1"
+            ) from None
+        finally:
+            self._working = False
+
+    def _attribute(self, module: nn.Module, name: str) -> Any:
+        self._working, before = True, self._working
+        try:
+            return getattr(module, name)
+        finally:
+            self._working = before
+
+
+@contextmanager
+def _recorded(tracer: ValueTracer) -> Iterator[None]:
+    """Has the tracer record what fx overlooks: tensors made of nothing and autograd functions."""
+
+    def recording(function: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return tracer.record(function, args, kwargs)
+
+        return call
+
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        bound = original.__get__(None, cls)
+        if tracer._working or not any(type(a) is Known for a in pytree.tree_leaves((args, kwargs))):
+            return bound(*args, **kwargs)
+        return tracer.record(_named(bound, cls), args, kwargs)
+
+    original = torch.autograd.Function.__dict__["apply"]
+    before = {name: getattr(torch, name) for name in FACTORIES}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    try:
+        for name, function in before.items():
+            setattr(torch, name, recording(function))
+        torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment]
+        torch.backends.mha.set_fastpath_enabled(False)
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(torch, name, function)
+        torch.autograd.Function.apply = original
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _named(bound: Any, cls: type) -> Any:
+    """A function of its own name: fx writes calls by name, and all ``apply`` have the same."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return bound(*args, **kwargs)
+
+    call.__name__ = call.__qualname__ = f"apply_{cls.__name__}_{id(cls)}"
+    call.opaque = True  # type: ignore[attr-defined]
+    return call
+
+
+def trace(network: nn.Module, rows: Tensor, is_activation: Callable[[Any], bool]) -> fx.Graph:
+    """The graph of a network in the mode it is in.
+
+    Args:
+        network: a copy to trace on: its buffers may change, and constants are attached to it.
+        rows: images ``[4, ...]``.
+        is_activation: whether a function is one of those that neurons replace.
+
+    Raises:
+        UserError: it cannot be traced; the sentence says where and why.
+    """
+    tracer = ValueTracer(rows, is_activation)
+    try:
+        with torch.no_grad(), _recorded(tracer):
+            graph = tracer.trace(network)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise tracer.refusal(f"its forward cannot be traced: {reason}") from None
+    for node in graph.nodes:
+        node.type = None
+    return graph

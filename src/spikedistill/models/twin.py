@@ -1,0 +1,277 @@
+"""``spikify``: the spiking twin of a network that nobody here wrote."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from spikedistill.errors import UserError
+from spikedistill.models.activation import Clock
+from spikedistill.models.assemble import Site, assemble
+from spikedistill.models.folded import Analogue, Program, TwinSpike
+from spikedistill.models.network import checked_timesteps
+from spikedistill.models.probe import check_steady, close, example_rows, refusal
+from spikedistill.models.replaceable import is_activation
+from spikedistill.models.tracing import trace
+from spikedistill.spiking import LIF
+from spikedistill.spiking.time import fold, readout, unfold
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """An activation and the neuron in its place.
+
+    Attributes:
+        path: of the neuron's module in the twin.
+        activation: how the activation is written, such as ``nn.ReLU`` or ``F.gelu``.
+        shape: of one image's activations.
+        neuron: its settings, the threshold in units of the ANN's activation; None in an ANN.
+        loss: what is lost by it, None for nothing.
+    """
+
+    path: str
+    activation: str
+    shape: tuple[int, ...]
+    neuron: dict[str, object] | None
+    loss: str | None
+
+
+class Twin(nn.Module):
+    """A network rebuilt from its trace: an SNN, or (``to_ann``) the ANN with every activation a module of its own.
+
+    It has the sub-modules, parameters and buffers of the network, under the same names, and obeys the contract of
+    ``Network``. ``stages`` and ``blocks`` name its features (unless the network has sub-modules of these names; then
+    ``points`` has them alone).
+    """
+
+    points: dict[str, dict[str, str]]
+
+    def __init__(
+        self,
+        body: nn.Module,
+        programs: dict[tuple[bool, bool], Program],
+        sites: tuple[Site, ...],
+        points: dict[str, dict[str, str]],
+        clock: Clock,
+        dims: int,
+    ) -> None:
+        super().__init__()
+        for name in [*body._modules, *body._parameters, *body._buffers]:
+            if name in vars(Twin) or name in ("points", "_clock", "_programs", "_sites", "_dims"):
+                raise refusal(f"'{name}'", "the spiking twin uses this name itself; rename the network's")
+        self._modules, self._parameters, self._buffers = body._modules, body._parameters, body._buffers
+        self._non_persistent_buffers_set = body._non_persistent_buffers_set
+        self.training = body.training
+        tensors = {name: value for name, value in vars(body).items() if isinstance(value, Tensor)}
+        self.__dict__.update(tensors)
+        self._timesteps: int | None = None
+        self._clock, self._programs, self._sites, self._dims = clock, programs, sites, dims
+        self.points = points
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("stages", "blocks") and name not in self._modules and name not in self._parameters:
+            return self.__dict__["points"][name]
+        return super().__getattr__(name)
+
+    @property
+    def timesteps(self) -> int | None:
+        """T of the SNN (may be set at any time), None for an ANN."""
+        return self._timesteps
+
+    @timesteps.setter
+    def timesteps(self, value: int) -> None:
+        if self._timesteps is None:
+            raise UserError("an ANN has no timesteps to set")
+        self._timesteps = checked_timesteps(value)
+
+    @property
+    def replacements(self) -> tuple[Replacement, ...]:
+        """What was replaced, in the order in which it is computed."""
+        return tuple(
+            Replacement(site.path, site.found.name, site.shape, self._neuron(site.path), site.found.loss)
+            for site in self._sites
+        )
+
+    def _neuron(self, path: str) -> dict[str, object] | None:
+        spike = self.get_submodule(path)
+        return spike.neuron.settings() | {"threshold": spike.threshold} if isinstance(spike, TwinSpike) else None
+
+    def forward(self, x: Tensor, per_step: bool = False) -> Tensor:
+        """Logits of images or sequences.
+
+        Args:
+            x: a batch like the example ``[B, ...]`` (direct coding: the same current at every step) or a sequence
+                ``[T, B, ...]``, whose own length then is T. An ANN averages a sequence over time first.
+            per_step: return the logits of every step instead of their mean.
+
+        Returns:
+            ``[B, K]``, or ``[T, B, K]`` with ``per_step`` (an ANN's has T = 1).
+
+        Raises:
+            UserError: a tensor of another number of dimensions.
+        """
+        if x.dim() not in (self._dims, self._dims + 1):
+            raise UserError(
+                f"the network takes images with {self._dims} dimensions [B, ...] or sequences with {self._dims + 1}, "
+                f"[T, B, ...], not {list(x.shape)}"
+            )
+        direct = x.dim() == self._dims
+        if self._timesteps is None:
+            self._clock.timesteps = 1
+            logits = self._programs[self.training, False].run(self, x if direct else readout(x), 1)
+            return logits.unsqueeze(0) if per_step else logits
+        steps = self._timesteps if direct else x.shape[0]
+        self._clock.timesteps = steps
+        program = self._programs[self.training, direct]
+        logits = unfold(program.run(self, x if direct else fold(x), steps), steps)
+        return logits if per_step else readout(logits)
+
+    def to_ann(self) -> Twin:
+        """A copy with every neuron turned back into the activation: the ANN, whose activations can be tapped."""
+        ann = copy.deepcopy(self)
+        ann._timesteps = None
+        for site in ann._sites:
+            spike = ann.get_submodule(site.path)
+            if isinstance(spike, TwinSpike):
+                site.put(ann, Analogue(spike.function, spike.weight))
+        return ann
+
+    def to_snn(self, timesteps: int, neuron: LIF) -> Twin:
+        """A copy with every activation turned into a neuron of its own."""
+        snn = copy.deepcopy(self)
+        snn._timesteps = checked_timesteps(timesteps)
+        for site in snn._sites:
+            activation = snn.get_submodule(site.path)
+            if isinstance(activation, Analogue):
+                spike = TwinSpike(neuron.copy(), snn._clock, activation.function, site.dim, activation.weight)
+                site.put(snn, spike.train(activation.training))
+        return snn
+
+    @property
+    def graph(self) -> fx.Graph:
+        """The graph in evaluation mode, of a sequence in folded time (for exporters; not to be changed)."""
+        return self._programs[False, False].graph
+
+
+def spikify(
+    network: nn.Module,
+    timesteps: int = 4,
+    neuron: LIF | None = None,
+    *,
+    example_input: Tensor,
+    calibration: Tensor | Iterable[Any] | None = None,
+) -> Twin:
+    """The spiking twin of any network: a copy with a neuron in the place of every activation.
+
+    The network is traced (``torch.fx``) in evaluation and in training mode, so it does not matter how an activation is
+    written: a module, a function or a method, in place or not. A module used at several places becomes a neuron for
+    each. Everything else stays: parameters and their names, BatchNorm, pooling, attention (which each step does by
+    itself), sigmoid and softmax. Dropout has one mask over T. What precedes the first neuron is computed once for an
+    image that is the same at every step.
+
+    Activations that do more than a ReLU (LeakyReLU, GELU, SiLU, ReLU6 and their kin) are replaced, too; a warning says
+    what is lost.
+
+    Args:
+        network: the ANN, from a batch ``[B, ...]`` to one tensor ``[B, K]``. It is copied and stays as it is.
+        timesteps: T.
+        neuron: the neuron that every layer copies; None takes ``LIF()``.
+        example_input: a batch ``[B, ...]`` of the size and kind that the network takes, on its device. B may be 1.
+        calibration: images (a tensor, or an iterable of batches) from which to set the thresholds; see ``calibrate``.
+
+    Returns:
+        The twin, in the network's mode. ``twin.replacements`` tells what was replaced, ``twin.to_ann()`` is the ANN
+        again, ``twin.load_state_dict(network.state_dict())`` fits.
+
+    Raises:
+        UserError: what cannot be made spiking, with the path of the module and the reason.
+    """
+    ann = retrace(network, example_input)
+    lost: dict[str, list[str]] = {}
+    for site in ann.replacements:
+        if site.loss is not None:
+            lost.setdefault(f"{site.activation}: {site.loss}", []).append(site.path)
+    for loss, paths in lost.items():
+        warnings.warn(f"neurons take the place of {loss} ({_shortened(paths)})", UserWarning, stacklevel=2)
+    snn = ann.to_snn(timesteps, neuron if neuron is not None else LIF())
+    if calibration is not None:
+        from spikedistill.models.calibrate import calibrate
+
+        calibrate(snn, calibration)
+    return snn
+
+
+def retrace(network: nn.Module, example_input: Tensor) -> Twin:
+    """The network again, as an ANN with every activation a module of its own, and with ``stages`` and ``blocks``.
+
+    Arguments and errors as in ``spikify``.
+    """
+    _check(network, example_input)
+    rows = example_rows(example_input)
+    with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):
+        graphs = {}
+        for training in (False, True):
+            work = copy.deepcopy(network).train(training)
+            graphs[training] = (trace(work, rows, is_activation), work)
+        answer = check_steady(network, rows)
+        parts = assemble(network, graphs)
+        ann = Twin(parts.body, parts.programs, parts.sites, parts.points, parts.clock, rows.dim())
+        _compare(network, ann, rows, answer)
+    return ann
+
+
+def _check(network: nn.Module, example: Tensor) -> None:
+    """Refuses what need not be traced to be refused."""
+    if isinstance(network, torch.jit.ScriptModule):
+        raise refusal(type(network).__name__, "TorchScript cannot be traced; pass the module it was made from")
+    for path, module in network.named_modules():
+        where = f"'{path}' ({type(module).__name__})" if path else type(module).__name__
+        if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+            raise refusal(where, "it is recurrent: its state would have to go on from timestep to timestep")
+        if isinstance(module, LIF | TwinSpike):
+            raise refusal(where, "it is a spiking neuron already")
+        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+            raise refusal(where, "its weights do not exist yet; call the network once first")
+    if not isinstance(example, Tensor) or example.dim() < 2 or not len(example):
+        raise UserError("example_input must be a batch of images, a tensor [B, ...]")
+    try:
+        work = copy.deepcopy(network).eval()
+    except Exception as error:
+        raise refusal(type(network).__name__, f"it cannot be copied: {str(error).splitlines()[0]}") from None
+    try:
+        with torch.no_grad():
+            work(example)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"the network does not take example_input {list(example.shape)}: {reason}") from None
+
+
+@torch.no_grad()
+def _compare(network: nn.Module, ann: Twin, rows: Tensor, answer: Tensor) -> None:
+    """Refuses a network that the trace does not reproduce."""
+    if not close(copy.deepcopy(ann).eval()(rows), answer, 1e-4):
+        raise refusal(
+            type(network).__name__,
+            "its trace answers differently: a tensor is changed in place that something else still looks at, or what it "
+            "does depends on more than the images",
+        )
+    answers = []
+    for each in (network, ann):
+        torch.manual_seed(0)
+        answers.append(copy.deepcopy(each).train()(rows))
+    if not isinstance(answers[0], Tensor) or not close(answers[1], answers[0], 1e-3):
+        raise refusal(
+            type(network).__name__,
+            "in training mode its trace answers differently: it draws random numbers outside torch, or changes a tensor in "
+            "place that something else still looks at",
+        )
+
+
+def _shortened(paths: list[str], shown: int = 4) -> str:
+    return ", ".join(paths[:shown]) + (f" and {len(paths) - shown} more" if len(paths) > shown else "")
