@@ -42,7 +42,7 @@ def test_every_recipe_runs_its_smoke_size_to_the_end(name: str, tmp_path: Path) 
         ("student.stem=cifar", "unknown option of model 2conv 'stem'"),
         ("method.alpha=1", "unknown recipe key 'method.alpha'"),
         ("method.name=sakdd", "unknown method 'sakdd'; did you mean 'sakd'"),
-        ("student.model=resnet81", "unknown model 'resnet81'; did you mean 'resnet18'"),
+        ("student.model=resnet-18", "unknown model 'resnet-18'; did you mean 'resnet18'"),
         ("timesteps=0", "recipe key 'timesteps'"),
         ("timesteps=two", "recipe key 'timesteps'"),
         ("epochs=2.5", "recipe key 'epochs'"),

@@ -6,6 +6,7 @@ from spikedistill.api import distill, list_recipes, load
 from spikedistill.errors import UserError
 from spikedistill.methods import list_methods
 from spikedistill.models import Network, create_model, list_models
+from spikedistill.models.twin import spikify
 from spikedistill.spiking import IF, LIF, PLIF
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "list_models",
     "list_recipes",
     "load",
+    "spikify",
 ]

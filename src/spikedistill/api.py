@@ -70,9 +70,10 @@ def distill(
     """
     import copy
 
+    from spikedistill.assembly import Parts, needs_trained_teacher
     from spikedistill.methods.base import JOINT_TEACHER
     from spikedistill.recipe import parse
-    from spikedistill.run import Parts, execute, needs_trained_teacher, refuse_occupied
+    from spikedistill.run import execute, refuse_occupied
 
     folder = Path(out)
     content: dict[str, Any] = {

@@ -19,13 +19,14 @@ from spikedistill.engine.checkpoint import write_durably
 from spikedistill.engine.devices import resolve_device
 from spikedistill.errors import UserError
 from spikedistill.methods.supernet import Supernet
-from spikedistill.models.elastic import RESNET34, ElasticResNet
+from spikedistill.models.elastic import ElasticResNet
 from spikedistill.models.resnet import ResNet
+from spikedistill.models.subnets import RESNET34
 from spikedistill.recipe import ModelSettings, Recipe, TeacherSettings
 from spikedistill.recipebook import read_recipe
 from spikedistill.run import CONFIG, EVALUATION_BATCH, train
-from spikedistill.runfolder import STUDENT, save_network
-from spikedistill.search import Meter, Trial, best_of, check_installed, draw, search, write_results
+from spikedistill.runfolder import STUDENT, save_network, write_json
+from spikedistill.search import Meter, Trial, best_of, check_installed, draw, findings, search, write_trials
 
 TRIALS = 300
 
@@ -93,7 +94,9 @@ def search_run(
     )
     reference = (RESNET34, meter(RESNET34))
     about = {"run": folder.name, "seed": recipe.seed, "weights": weights, "timesteps": supernet.timesteps}
-    content = write_results(out, found, reference, about)
+    content = findings(found, reference) | about
+    write_trials(out / "trials.csv", found)
+    write_json(out / "best.json", content)
     draw(found, reference, supernet.space, out / "search.png")
     best = best_of(found).subnet
     _write_best(out / "best", meter.fitted(best), str(best), recipe, folder)

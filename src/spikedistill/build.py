@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -16,8 +16,10 @@ from spikedistill.runfolder import STUDENT, load_state, read_state
 from spikedistill.spiking import LIF
 from spikedistill.spiking.encoding import PoissonEncoding
 
+Settings = TypeVar("Settings", bound=ModelSettings)
 
-def resolved(model: ModelSettings, info: DataInfo, section: str) -> ModelSettings:
+
+def resolved(model: Settings, info: DataInfo, section: str) -> Settings:
     """The model's settings with classes, channels and image size filled in from the data.
 
     Raises:

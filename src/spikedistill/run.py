@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from spikedistill.build import load_run, load_teacher, make_network, resolved
-from spikedistill.data import Data, Loader, open_data
+from spikedistill.assembly import Parts, assemble, needs_trained_teacher, teacher_recipe
+from spikedistill.build import load_run
+from spikedistill.data import Data, Loader
 from spikedistill.engine import Trainer, TrainSettings
 from spikedistill.engine.checkpoint import write_durably
 from spikedistill.engine.devices import make_fabric, resolve_device, resolve_precision
 from spikedistill.engine.progress import Reporter
 from spikedistill.errors import UserError
 from spikedistill.evaluation.accuracy import Evaluation, evaluate, raster
-from spikedistill.methods.base import FROZEN_TEACHER, JOINT_TEACHER, check_classes
-from spikedistill.recipe import ModelSettings, Recipe
+from spikedistill.recipe import Recipe
 from spikedistill.report import write_run_report
 from spikedistill.runfolder import STUDENT, commit, read_json, save_network, write_json
 from spikedistill.transfer import TRANSFERS
@@ -47,16 +47,6 @@ class Run:
     folder: Path
 
 
-@dataclass
-class Parts:
-    """What a run is made of; ``teacher`` is None where the method has none or where it must be trained first."""
-
-    recipe: Recipe
-    data: Data
-    student: nn.Module
-    teacher: nn.Module | None
-
-
 def train(recipe: Recipe, *, resume: bool = False, verbose: bool = True) -> Run:
     """Runs a recipe to its end.
 
@@ -70,8 +60,6 @@ def train(recipe: Recipe, *, resume: bool = False, verbose: bool = True) -> Run:
     Raises:
         UserError: the recipe cannot be run, or its folder already holds a run and ``resume`` is False.
     """
-    if recipe.student is None:
-        raise UserError("the recipe has no section 'student'; say which network to train: student.model=")
     folder = recipe.folder()
     if resume and (folder / SUMMARY).is_file():
         return Run(load_run(folder), read_json(folder / SUMMARY), folder)
@@ -90,67 +78,6 @@ def refuse_occupied(folder: Path, resume: bool) -> None:
         raise UserError(f"out '{folder}' is a file, not a folder")
     if (folder / CONFIG).exists() and not resume:
         raise UserError(f"'{folder}' already holds a run; go on with --resume or choose another folder with out=")
-
-
-def assemble(recipe: Recipe) -> Parts:
-    """Opens the data and builds the networks of a recipe.
-
-    Raises:
-        UserError: data, networks or method that do not fit each other.
-    """
-    assert recipe.student is not None
-    method = recipe.method_class()
-    resolve_precision(recipe.precision, resolve_device(recipe.device))
-    data = open_data(recipe.data, recipe.seed)
-    recipe = recipe.model_copy(update={"normalisation": (data.info.mean, data.info.std)})
-    recipe.student = resolved(recipe.student, data.info, "student")
-    torch.manual_seed(recipe.seed)
-    student = make_network(recipe.student, method.spiking_student, recipe, data.info)
-    teacher = None
-    if needs_trained_teacher(recipe):
-        section = recipe.teacher
-        if section is None:
-            name = recipe.method["name"]
-            raise UserError(f"method '{name}' needs a teacher: add a section 'teacher' with a model or a path")
-        if section.path is not None:
-            path = Path(section.path)
-            if not path.exists():
-                raise UserError(f"no teacher at teacher.path '{path}'")
-            fitting = section if path.is_dir() else resolved(section, data.info, "teacher")
-            teacher = load_teacher(recipe, fitting, path)
-            check_classes(student, teacher, torch.zeros(1, *data.info.shape))
-        else:
-            recipe.teacher = resolved(section, data.info, "teacher")  # type: ignore[assignment]
-    elif method.teacher_role == JOINT_TEACHER:
-        section = resolved(recipe.teacher or recipe.student, data.info, "teacher")
-        teacher = make_network(section, False, recipe)
-    return Parts(recipe, data, student, teacher)
-
-
-def needs_trained_teacher(recipe: Recipe) -> bool:
-    """Whether a run starts from a trained ANN: to be taught by it, or for its weights."""
-    return recipe.method_class().teacher_role == FROZEN_TEACHER or recipe.init.kind != "random"
-
-
-def teacher_recipe(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe that trains a run's teacher, in ``folder``."""
-    section = recipe.teacher
-    assert section is not None
-    model = ModelSettings.model_validate({key: getattr(section, key) for key in ModelSettings.model_fields})
-    shared = ("epochs", "batch_size", "optimizer", "schedule", "clip", "accumulate")
-    updates: dict[str, Any] = {key: getattr(section, key) for key in shared}
-    updates |= {
-        "name": f"{recipe.name}-teacher",
-        "description": "",
-        "published": None,
-        "out": str(folder),
-        "student": model,
-        "teacher": None,
-        "method": {"name": "ann"},
-        "encoding": "direct",
-        "init": type(recipe.init)(),
-    }
-    return recipe.model_copy(update=updates)
 
 
 def execute(parts: Parts, *, resume: bool, verbose: bool) -> Run:

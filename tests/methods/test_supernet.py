@@ -13,19 +13,21 @@ from spikedistill.engine.checkpoint import latest_checkpoint, save_checkpoint
 from spikedistill.errors import UserError
 from spikedistill.methods import Progress
 from spikedistill.methods.supernet import Supernet, sandwich
-from spikedistill.models.elastic import SPACE, ElasticResNet, Subnet
+from spikedistill.models.elastic import ElasticResNet
+from spikedistill.models.subnets import SPACE, Subnet
 
 NOW = Progress(0, 2)
 
 
 @pytest.fixture
 def make(build, images: Tensor):
-    """Makes the method on an elastic SNN and a ResNet-14 teacher of other widths."""
+    """Makes the method on an elastic SNN, every weight of it in use, and a ResNet-14 teacher of other widths."""
 
     def method(**settings: object) -> tuple[Supernet, ElasticResNet, nn.Module]:
         student, teacher = build("elastic-resnet", spiking=True, timesteps=2), build(seed=1, width=8)
         torch.manual_seed(2)
-        return Supernet(student, teacher, Supernet.Settings(**settings), images[:2]), student, teacher
+        chosen = Supernet.Settings(**{"zero_init": False, **settings})
+        return Supernet(student, teacher, chosen, images[:2]), student, teacher
 
     return method
 
@@ -158,10 +160,29 @@ def test_the_running_statistics_are_the_largests(make, images: Tensor, labels: T
     assert all(torch.equal(value, plain.state_dict()[key]) for key, value in student.state_dict().items())
 
 
+def test_blocks_start_as_the_identity(build, images: Tensor) -> None:
+    """Spikes pass through them, so that depth makes no difference before training; a trained block is left alone."""
+    student = build("elastic-resnet", spiking=True)
+    trained = student.get_submodule("layer1.0.bn2")
+    with torch.no_grad():
+        trained.weight[1] = 0.5
+    answers = {}
+    for zero_init in (False, True):
+        Supernet(student, build(seed=1), Supernet.Settings(zero_init=zero_init), images[:2])
+        for depths in ((5, 5, 8, 5), (2, 3, 4, 2)):
+            student.choose(Subnet((64, 128, 256, 512), depths))
+            answers[zero_init, depths] = student(images, per_step=True)
+    assert not torch.equal(answers[False, (5, 5, 8, 5)], answers[False, (2, 3, 4, 2)])
+    assert torch.equal(answers[True, (5, 5, 8, 5)], answers[True, (2, 3, 4, 2)])
+    assert answers[True, (2, 3, 4, 2)].std((0, 1)).min() > 0
+    assert trained.weight.tolist() == [1.0, 0.5, 1.0, 1.0, 1.0]
+    assert not student.get_submodule("layer1.1.bn2").weight.any()
+
+
 def test_the_defaults_are_sakds_and_bignass() -> None:
     defaults = Supernet.Settings()
     assert (defaults.temperature, defaults.alpha, defaults.gamma, defaults.beta) == (20, 0, 1, 100)
-    assert (defaults.random, defaults.others) == (2, "teacher")
+    assert (defaults.random, defaults.others, defaults.zero_init) == (2, "teacher", True)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from torch import nn
 from torch.nn import functional
 
 from spikedistill import LIF, PLIF, UserError, create_model
-from spikedistill.models.elastic import RESNET34, SPACE, ElasticResNet, Space, Subnet
+from spikedistill.models.elastic import ElasticResNet
 from spikedistill.models.features import taps
 from spikedistill.models.resnet import BasicBlock, ResNet
+from spikedistill.models.subnets import RESNET34, SPACE, Space, Subnet
 
 ODD = Subnet((80, 96, 320, 384), (2, 5, 3, 4))
 SUBNETS = [SPACE.smallest, RESNET34, ODD]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spikedistill.errors import UserError
-from spikedistill.models.elastic import RESNET34, SPACE, Subnet
+from spikedistill.models.subnets import RESNET34, SPACE, Subnet
 from spikedistill.search import Measured, Trial, best_of, check_installed, search
 from spikedistill.search.space import coordinates, dimensions, subnet_at
 

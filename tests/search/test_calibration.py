@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from spikedistill import LIF, create_model
-from spikedistill.models.elastic import SPACE, ElasticResNet
+from spikedistill.models.elastic import ElasticResNet
+from spikedistill.models.subnets import SPACE
 from spikedistill.search import Meter, recalibrate
 
 

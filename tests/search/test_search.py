@@ -18,8 +18,9 @@ from spikedistill.architecture import search_recipe
 from spikedistill.cli import app
 from spikedistill.data import open_data
 from spikedistill.errors import UserError
-from spikedistill.models.elastic import RESNET34, SPACE, ElasticResNet, Subnet
+from spikedistill.models.elastic import ElasticResNet
 from spikedistill.models.resnet import ResNet
+from spikedistill.models.subnets import RESNET34, SPACE, Subnet
 from spikedistill.recipebook import list_recipes, read_recipe
 from spikedistill.search import Measured, Trial, draw
 

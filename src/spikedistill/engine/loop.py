@@ -19,7 +19,7 @@ from spikedistill.errors import TrainingFailed
 from spikedistill.methods.base import Method, Progress
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 
 class Batches(Protocol):

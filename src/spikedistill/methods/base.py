@@ -71,12 +71,18 @@ class Method(nn.Module):
         self.student = student
         self.settings = settings
         self.teacher: FrozenTeacher | None = None
-        if self.teacher_role != NO_TEACHER and teacher is None:
+        asked = self.asks_teacher(settings)
+        if (asked or self.teacher_role == JOINT_TEACHER) and teacher is None:
             raise UserError("this method needs a teacher; give one in the recipe's section 'teacher' or as teacher=")
-        if self.teacher_role == FROZEN_TEACHER:
+        if asked:
             assert teacher is not None
             self.teacher = FrozenTeacher(teacher)
             check_classes(student, teacher, example)
+
+    @classmethod
+    def asks_teacher(cls, settings: Any) -> bool:
+        """Whether a trained teacher answers during training; with some settings a method may do without."""
+        return cls.teacher_role == FROZEN_TEACHER
 
     def forward(self, images: Tensor, labels: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
         """One step's losses.

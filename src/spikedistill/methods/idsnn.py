@@ -43,12 +43,14 @@ class IDSNN(Method):
         def __post_init__(self) -> None:
             check_ranges(self, {"at least 0": ["alpha"], "above 0": ["temperature"]})
 
+    @classmethod
+    def asks_teacher(cls, settings: Any) -> bool:
+        return settings.alpha > 0
+
     def forward(self, images: Tensor, labels: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
-        assert self.teacher is not None
-        alpha = self.settings.alpha
-        target = self.teacher(images) if alpha else None
+        target = None if self.teacher is None else self.teacher(images)
         logits = self.student(images)
         losses = {"task": F.cross_entropy(logits.float(), labels)}
         if target is not None:
-            losses["response"] = alpha * soft_targets(logits, target, self.settings.temperature)
+            losses["response"] = self.settings.alpha * soft_targets(logits, target, self.settings.temperature)
         return logits, losses

@@ -7,7 +7,9 @@ A frozen ANN teaches an SNN of the same architecture by its logits and by its fe
 
 ``F_s`` is the student's feature averaged over T. Deep networks (ResNet-101, 152), which surrogate-gradient training
 alone does not bring to converge, need ``level="block", side="after"`` (table 10): every block then has a target of its
-own and a gradient that does not come through the blocks behind it.
+own and a gradient that does not come through the blocks behind it. They also need the recipe's ``clip: 1.0``, which is
+not in the paper: gradients grow on their way back through fresh spiking blocks, a thousandfold in ResNet-101, and
+AdamW's second moment remembers those of the first steps for a thousand more, in which early blocks would stand still.
 
 The defaults are the paper's for CIFAR. For ImageNet: ``temperature=1, alpha=1, gamma=10, beta=10, beta_until=10,
 beta_after=0.01``, and the student starts from the teacher's weights (recipe: ``init.kind=copy``; it hurts on CIFAR).

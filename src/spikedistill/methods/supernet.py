@@ -21,7 +21,8 @@ one network. The feature transform (1x1 convolution and BatchNorm, equation 8) i
 feature goes through its first input channels. BigNAS's soft targets have temperature 1, here SAKD's. Its further rules
 (the learning rate's floor, dropout for the largest only) are left to the recipe or left out.
 
-All subnets of a step are kept until the backward pass: it takes as much memory as ``2 + random`` networks.
+All subnets of a step are kept until the backward pass: it takes as much memory as ``2 + random`` networks. A recipe
+with ``compile: true`` would compile each subnet anew.
 """
 
 from __future__ import annotations
@@ -47,9 +48,10 @@ from spikedistill.methods.features import (
     student_rates,
 )
 from spikedistill.methods.ranges import check_ranges
-from spikedistill.models.elastic import ElasticResNet, Space, Subnet
+from spikedistill.models.elastic import ElasticResNet
 from spikedistill.models.features import taps
 from spikedistill.models.resnet import BasicBlock
+from spikedistill.models.subnets import Space, Subnet
 
 OTHERS = ("teacher", "biggest")
 

@@ -19,11 +19,13 @@ from spikedistill.models.folded import TwinSpike
 
 SAMPLES = 2**17
 """Activations a layer and batch that are looked at; more change a percentile by less than a threshold matters."""
-PERCENTILE = 99.9
+PERCENTILE, START = 99.5, 0.5
 
 
 @torch.no_grad()
-def calibrate(network: nn.Module, batches: Tensor | Iterable[Any], percentile: float = PERCENTILE) -> dict[str, float]:
+def calibrate(
+    network: nn.Module, batches: Tensor | Iterable[Any], percentile: float = PERCENTILE, start: float = START
+) -> dict[str, float]:
     """Sets the thresholds of a spiking twin by its ANN's activations.
 
     Integrate-and-fire neurons with a soft reset (``IF(reset="soft")``) come closest to the ANN, the closer the larger T.
@@ -33,19 +35,22 @@ def calibrate(network: nn.Module, batches: Tensor | Iterable[Any], percentile: f
     Args:
         network: what ``spikify`` made; it is changed.
         batches: images as the network takes them: a batch ``[B, ...]``, or an iterable of batches or of (batch, labels).
-        percentile: in (0, 100]; of all activations of a layer, zeros included.
+        percentile: in (0, 100]; of all activations of a layer, zeros included. The fewer timesteps, the lower it may be.
+        start: the share of its threshold that a membrane holds before the first step (added to its current).
 
     Returns:
         The threshold of each neuron by path. A layer that is silent on all images keeps the one it has.
 
     Raises:
-        UserError: not a spiking twin, no images, or a percentile out of range.
+        UserError: not a spiking twin, no images, or a percentile or start out of range.
     """
     spikes = {path: module for path, module in network.named_modules() if isinstance(module, TwinSpike)}
     if not spikes or not hasattr(network, "to_ann"):
         raise UserError(f"calibrate takes what spikify makes, not a {type(network).__name__}; spikify the ANN first")
     if not 0.0 < percentile <= 100.0:
         raise UserError(f"percentile must lie in (0, 100], not {percentile}")
+    if not 0.0 <= start < 1.0:
+        raise UserError(f"start must lie in [0, 1), not {start}")
     activations = _activations(network.to_ann().eval(), list(spikes), batches)  # pyright: ignore
     thresholds = {}
     for path, spike in spikes.items():
@@ -54,6 +59,7 @@ def calibrate(network: nn.Module, batches: Tensor | Iterable[Any], percentile: f
         if threshold > 0.0:
             place = next(iter([*network.parameters(), *network.buffers()]), values)
             spike.balance = torch.tensor(threshold, device=place.device)
+            spike.start = torch.tensor(start, device=place.device)
             thresholds[path] = threshold
     return thresholds
 

@@ -48,10 +48,10 @@ def with_item(x: Tensor, key: Any, value: Any) -> Tensor:
 class TwinSpike(Spike):
     """The neuron in an activation's place.
 
-    Calibration (``calibrate``) sets ``balance``, the threshold in units of the ANN's activation. The current is scaled
-    to the neuron's own threshold, and ``amplified`` multiplies the spikes by ``balance`` before they go on: a neuron of
-    that threshold in front of weights that contain the factor. The neuron's settings, and with them its surrogate and
-    its kernels, stay the same for all layers.
+    Calibration (``calibrate``) sets ``balance``, the threshold in units of the ANN's activation, and ``start``, the share
+    of it that the first step finds in the membrane. The current is scaled to the neuron's own threshold, and
+    ``amplified`` multiplies the spikes by ``balance`` before they go on: a neuron of that threshold in front of weights
+    that contain the factor. The neuron's settings, and with them its surrogate and its kernels, stay the same.
 
     Args:
         neuron: the layer's own neuron.
@@ -60,6 +60,9 @@ class TwinSpike(Spike):
         dim: where the batch is.
         weight: of nn.PReLU, kept so that the state-dict keys stay what they are.
     """
+
+    balance: Tensor | None
+    start: Tensor | None
 
     def __init__(
         self,
@@ -71,8 +74,8 @@ class TwinSpike(Spike):
     ) -> None:
         super().__init__(neuron, clock)
         self.function, self.dim = function, dim
-        self.balance: Tensor | None
         self.register_buffer("balance", None)
+        self.register_buffer("start", None)
         self.register_parameter("weight", weight)
 
     @property
@@ -81,25 +84,31 @@ class TwinSpike(Spike):
         return self.neuron.threshold if self.balance is None else float(self.balance)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.balance is not None:
-            x = x * (self.neuron.threshold / self.balance).to(x.dtype)
-        if self.dim == 0:
+        if self.dim == 0 and self.balance is None:
             return super().forward(x)
         steps = x.unflatten(self.dim, (self.clock.timesteps, -1)).movedim(self.dim, 0)
-        return self.neuron(steps).movedim(0, self.dim).flatten(self.dim, self.dim + 1)
+        return self.neuron(self._current(steps)).movedim(0, self.dim).flatten(self.dim, self.dim + 1)
+
+    def _current(self, steps: Tensor) -> Tensor:
+        if self.balance is None or self.start is None:
+            return steps
+        own = self.neuron.threshold
+        steps = steps * (own / self.balance).to(steps.dtype)
+        return torch.cat([steps[:1] + (own * self.start).to(steps.dtype), steps[1:]])
 
     def encode(self, x: Tensor) -> Tensor:
-        return super().encode(x) if self.dim == 0 else self(repeated(x, self.clock.timesteps, self.dim))
+        if self.dim == 0 and self.balance is None:
+            return super().encode(x)
+        return self(repeated(x, self.clock.timesteps, self.dim))
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, metadata: Any, strict: bool, *lists: Any) -> None:
         # A calibrated neuron takes an ANN's weights and keeps its threshold; any neuron takes a calibrated one's.
-        key = f"{prefix}balance"
-        if key in state_dict and self.balance is None:
-            self.balance = torch.empty_like(state_dict[key])
+        for name in ("balance", "start"):
+            if f"{prefix}{name}" in state_dict and getattr(self, name) is None:
+                setattr(self, name, torch.empty_like(state_dict[f"{prefix}{name}"]))
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
         missing = lists[0]
-        if key in missing:
-            missing.remove(key)
+        missing[:] = [key for key in missing if key not in (f"{prefix}balance", f"{prefix}start")]
 
 
 class Analogue(nn.Module):
@@ -158,7 +167,12 @@ DROPOUTS: dict[type[nn.Module], Callable[..., Tensor]] = {
     nn.FeatureAlphaDropout: F.dropout2d,
 }
 """The alpha ones preserve the moments of SELU, which spikes do not have."""
-DROPOUT_FUNCTIONS = {F.dropout: F.dropout, F.dropout1d: F.dropout1d, F.dropout2d: F.dropout2d, F.dropout3d: F.dropout3d} | {
+DROPOUT_FUNCTIONS = {
+    F.dropout: F.dropout,
+    F.dropout1d: F.dropout1d,
+    F.dropout2d: F.dropout2d,
+    F.dropout3d: F.dropout3d,
+} | {
     torch.dropout: F.dropout,
     F.alpha_dropout: F.dropout,
     F.feature_alpha_dropout: F.dropout2d,

@@ -173,6 +173,11 @@ class ValueTracer(fx.Tracer):
     def create_arg(self, a: Any) -> Any:
         return a.node if type(a) is Known else super().create_arg(a)
 
+    def create_node(self, kind: str, *rest: Any, **named: Any) -> fx.Node:
+        node = super().create_node(kind, *rest, **named)
+        node.meta |= {"path": self.scope.module_path, "tensor": False, "layout": None, "sound": True, "varies": False}
+        return node
+
     def create_proxy(
         self,
         kind: str,
@@ -185,7 +190,6 @@ class ValueTracer(fx.Tracer):
     ) -> Any:
         values = None if kind == "placeholder" else tuple(self._value(kind, target, args, kwargs, i) for i in (0, 1))
         proxy = super().create_proxy(kind, target, args, kwargs, name, None, proxy_factory_fn)
-        proxy.node.meta["path"] = self.scope.module_path
         if values is not None:
             assert isinstance(proxy, Known)
             proxy.values = (values[0], values[1])
@@ -263,7 +267,9 @@ class ValueTracer(fx.Tracer):
                     stack.enter_context(Opaque(self._where, self.is_activation))
                 if module is not None:
                     return module(*args, **kwargs)
-                return getattr(args[0], target)(*args[1:], **kwargs) if kind == "call_method" else target(*args, **kwargs)
+                return (
+                    getattr(args[0], target)(*args[1:], **kwargs) if kind == "call_method" else target(*args, **kwargs)
+                )
         except UserError:
             raise
         except Exception as error:

@@ -4,7 +4,7 @@ from spikedistill.search.bayes import Trial, best_of, check_installed, search
 from spikedistill.search.calibration import recalibrate
 from spikedistill.search.measure import Measured, Meter
 from spikedistill.search.picture import draw
-from spikedistill.search.results import write_results
+from spikedistill.search.results import findings, write_trials
 
 __all__ = [
     "Measured",
@@ -13,7 +13,8 @@ __all__ = [
     "best_of",
     "check_installed",
     "draw",
+    "findings",
     "recalibrate",
     "search",
-    "write_results",
+    "write_trials",
 ]

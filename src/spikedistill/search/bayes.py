@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from spikedistill.data.seeds import seed_of
 from spikedistill.errors import UserError
-from spikedistill.models.elastic import Space, Subnet
+from spikedistill.models.subnets import Space, Subnet
 from spikedistill.search.measure import Measured
 from spikedistill.search.space import subnet_at, suggest
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from spikedistill.engine.loop import Batches
 from spikedistill.evaluation.accuracy import evaluate
-from spikedistill.models.elastic import ElasticResNet, Subnet
+from spikedistill.models.elastic import ElasticResNet
 from spikedistill.models.resnet import ResNet
+from spikedistill.models.subnets import Subnet
 from spikedistill.search.calibration import recalibrate
 
 CALIBRATION_BATCHES = 16

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikedistill.models.elastic import Space, Subnet
+from spikedistill.models.subnets import Space, Subnet
 from spikedistill.search.bayes import Trial
 from spikedistill.search.measure import Measured
 from spikedistill.search.space import BLOCKS, CHANNELS, coordinates, dimensions

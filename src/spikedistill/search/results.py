@@ -9,27 +9,14 @@ from statistics import median
 from typing import Any
 
 from spikedistill.engine.metrics import write_csv
-from spikedistill.models.elastic import Subnet
-from spikedistill.runfolder import write_json
+from spikedistill.models.subnets import Subnet
 from spikedistill.search.bayes import Trial, best_of
 from spikedistill.search.measure import Measured
 from spikedistill.search.space import coordinates
 
 
-def write_results(
-    folder: Path, trials: Sequence[Trial], reference: tuple[Subnet, Measured], about: dict[str, Any]
-) -> dict[str, Any]:
-    """Writes ``trials.csv`` and ``best.json``.
-
-    Args:
-        folder: where to.
-        trials: the search.
-        reference: the teacher's architecture, measured as the trials were.
-        about: what else ``best.json`` says, such as seed and run.
-
-    Returns:
-        The contents of ``best.json``. Accuracies are those on the validation part, in percent.
-    """
+def write_trials(path: Path, trials: Sequence[Trial]) -> None:
+    """Writes a CSV with a row a trial; accuracies in percent."""
     rows: list[dict[str, Any]] = [
         {
             "trial": trial.number,
@@ -40,10 +27,22 @@ def write_results(
         }
         for trial in trials
     ]
-    write_csv(folder / "trials.csv", rows)
+    write_csv(path, rows)
+
+
+def findings(trials: Sequence[Trial], reference: tuple[Subnet, Measured]) -> dict[str, Any]:
+    """What a search found, ready for JSON: the best subnet, the reference beside it, and how far apart all are.
+
+    Args:
+        trials: the search.
+        reference: the teacher's architecture, measured as the trials were.
+
+    Returns:
+        Accuracies are those on the validation part, in percent.
+    """
     best = best_of(trials)
     accuracies = sorted(trial.measured.accuracy for trial in trials)
-    content = {
+    return {
         "best": {"trial": best.number, **_described(best.subnet, best.measured)},
         "reference": _described(*reference),
         "trials": len(trials),
@@ -51,10 +50,7 @@ def write_results(
         "lowest": accuracies[0],
         "median": median(accuracies),
         "highest": accuracies[-1],
-        **about,
     }
-    write_json(folder / "best.json", content)
-    return content
 
 
 def _described(subnet: Subnet, measured: Measured) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from spikedistill.models.elastic import Space, Subnet
+from spikedistill.models.subnets import Space, Subnet
 
 if TYPE_CHECKING:
     from optuna import Trial

@@ -102,9 +102,10 @@ class LIF(nn.Module):
 
     def settings(self) -> dict[str, object]:
         """The arguments of ``LIF`` that make this neuron again (a learned decay as it is now, held inside (0, 1))."""
-        decay = self.decay
+        learned = self.decay_logit
+        decay = self.fixed_decay if learned is None else float(torch.sigmoid(learned.detach()).clamp(1e-6, 1.0 - 1e-6))
         return {
-            "decay": decay if isinstance(decay, float) else min(max(float(decay.detach()), 1e-6), 1.0 - 1e-6),
+            "decay": decay,
             "threshold": self.dynamics.threshold,
             "reset": "soft" if self.dynamics.soft_reset else "hard",
             "detach_reset": self.dynamics.detach_reset,
