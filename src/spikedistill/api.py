@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,7 @@ def distill(
         raise UserError(
             f"method '{recipe.method['name']}' with init '{init}' needs a teacher; pass a trained ANN: teacher="
         )
-    taught_by = copy.deepcopy(teacher) if teacher is not None else None
+    taught_by = _with_features(copy.deepcopy(teacher), data) if teacher is not None else None
     return execute(Parts(recipe, data, student, taught_by), resume=resume, verbose=verbose)
 
 
@@ -134,14 +135,32 @@ def list_recipes() -> list[str]:
 
 
 def _twin(student: nn.Module) -> nn.Module:
-    """The untrained ANN of a registry student's architecture, for a method that trains both."""
+    """The ANN of the student's architecture, for a method that trains both (a registry student's: untrained)."""
     from spikedistill.models import create_model
+    from spikedistill.models.twin import Twin
 
+    if isinstance(student, Twin):
+        return student.to_ann()
     settings = getattr(student, "settings", None)
     if settings is None:
         raise UserError("this method trains an ANN beside the SNN; pass the untrained ANN of your network: teacher=")
     section = dict(settings)
     return create_model(section.pop("model"), **section.pop("options"), **section)
+
+
+def _with_features(teacher: nn.Module, data: Data) -> nn.Module:
+    """A teacher that names no features, rebuilt so that it does; as it is where that cannot be done."""
+    import torch
+
+    from spikedistill.models.twin import retrace
+
+    if isinstance(getattr(teacher, "stages", None), Mapping):
+        return teacher
+    place = next(teacher.parameters(), torch.zeros(()))
+    try:
+        return retrace(teacher, torch.zeros(1, *data.info.shape, device=place.device, dtype=place.dtype))
+    except UserError:
+        return teacher
 
 
 def _data_section(train: Any, validation: float, augment: tuple[str, ...], workers: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from spikedistill.errors import UserError, unknown
 from spikedistill.models.features import Taps, taps
+from spikedistill.models.twin import Twin
 from spikedistill.spiking.time import rate
 
 
@@ -21,10 +22,12 @@ def points_of(network: nn.Module, level: str) -> dict[str, str]:
     Raises:
         UserError: a network without named features, or an unknown level.
     """
-    levels = {"stage": getattr(network, "stages", None), "block": getattr(network, "blocks", None)}
+    levels = ("stage", "block")
     if level not in levels:
-        raise unknown("feature level", level, list(levels))
-    points = levels[level]
+        raise unknown("feature level", level, levels)
+    points = getattr(network, f"{level}s", None)
+    if not isinstance(points, Mapping):  # a sub-module of that name: a traced network keeps its features elsewhere
+        points = network.points.get(f"{level}s") if isinstance(network, Twin) else None
     if not points:
         raise UserError(
             f"the network {type(network).__name__} names no features at level '{level}'; set its attribute "

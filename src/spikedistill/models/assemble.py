@@ -80,37 +80,36 @@ class Parts:
     clock: Clock
 
 
-def assemble(network: nn.Module, graphs: Mapping[bool, tuple[fx.Graph, nn.Module]]) -> Parts:
+def assemble(network: nn.Module, graphs: Mapping[bool, fx.Graph], traced_on: nn.Module) -> Parts:
     """Rebuilds a network from its traces.
 
     Args:
         network: as it is; it is copied.
-        graphs: by training mode, the graph and the copy it was traced on (which holds its constants).
+        graphs: by training mode.
+        traced_on: the copy they were traced on, which holds their constants.
 
     Raises:
         UserError: the images of a batch do not stay apart, or there is no activation.
     """
     body = copy.deepcopy(network)
     parts = _Assembly(body)
-    for mode in (False, True):
-        graph, traced_on = graphs[mode]
+    for graph in graphs.values():
         parts.keep_constants(graph, traced_on)
         without_writes(graph, body.get_submodule)
         parts.look(graph)
     parts.place()
     programs: dict[tuple[bool, bool], Program] = {}
-    for mode in (False, True):
-        graph = graphs[mode][0]
+    for training, graph in graphs.items():
         parts.rewrite(graph)
         check_answer(graph)
         add_time(graph)
-        programs[mode, False] = Program(graph)
-        programs[mode, True] = Program(once_where_possible(graph, frozenset(parts.masks.values())))
+        programs[training, False] = Program(graph)
+        programs[training, True] = Program(once_where_possible(graph, frozenset(parts.masks.values())))
     for module in body.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
     points = _own_points(network, parts.sites) or dict(
-        zip(("stages", "blocks"), stages_and_blocks(graphs[False][0]), strict=True)
+        zip(("stages", "blocks"), stages_and_blocks(graphs[False]), strict=True)
     )
     return Parts(body, programs, tuple(parts.sites.values()), points, parts.clock)
 

@@ -6,7 +6,6 @@ it by its sizes, and its middle part must be what the two images give alone.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,18 +105,21 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-3) -> bool:
 
 
 @torch.no_grad()
-def check_steady(network: nn.Module, rows: Tensor) -> Tensor:
-    """The network's answers in evaluation mode, the same at every call.
+def check_steady(network: nn.Module, images: Tensor) -> None:
+    """Refuses a network that keeps a state or draws random numbers in evaluation mode.
 
     Raises:
-        UserError: it keeps a state, or draws random numbers.
+        UserError: it does, or it does not take the images.
     """
-    work = copy.deepcopy(network).eval()
-    before = {name: value.clone() for name, value in work.state_dict().items()}
-    (first, calls), (_, again) = _calls(work, rows), _calls(work, rows)
-    changed = [name for name, value in work.state_dict().items() if not close(value, before[name], 1e-6)]
-    if changed:
-        raise refusal(f"'{changed[0]}'", "the network changes this buffer while it answers, so it keeps a state")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    try:
+        (first, calls), (_, again) = _calls(network, images), _calls(network, images)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"the network does not take example_input {list(images.shape)}: {reason}") from None
+    for name, value in network.state_dict().items():
+        if not close(value, before[name], 1e-6):
+            raise refusal(f"'{name}'", "the network changes this buffer while it answers, so it keeps a state")
     for (path, value), (_, other) in zip(calls, again, strict=False):
         if isinstance(value, Tensor) and isinstance(other, Tensor) and not close(value, other, 1e-6):
             raise refusal(
@@ -126,11 +128,10 @@ def check_steady(network: nn.Module, rows: Tensor) -> Tensor:
                 "(F.dropout without training=self.training is always on)",
             )
     if not isinstance(first, Tensor):
-        raise refusal(type(network).__name__, f"it answers with a {type(first).__name__}; one tensor is needed")
-    return first
+        raise refusal(type(network).__name__, f"it answers with a {type(first).__name__}; one tensor [B, K] is needed")
 
 
-def _calls(network: nn.Module, rows: Tensor) -> tuple[Any, list[tuple[str, Any]]]:
+def _calls(network: nn.Module, images: Tensor) -> tuple[Any, list[tuple[str, Any]]]:
     """The network's answer, and each module's output in the order in which they end."""
     calls: list[tuple[str, Any]] = []
 
@@ -141,7 +142,7 @@ def _calls(network: nn.Module, rows: Tensor) -> tuple[Any, list[tuple[str, Any]]
 
     handles = [module.register_forward_hook(record(path)) for path, module in network.named_modules()]
     try:
-        return network(rows), calls
+        return network(images), calls
     finally:
         for handle in handles:
             handle.remove()

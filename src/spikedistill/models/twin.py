@@ -144,14 +144,16 @@ class Twin(nn.Module):
 
     def to_snn(self, timesteps: int, neuron: LIF) -> Twin:
         """A copy with every activation turned into a neuron of its own."""
-        snn = copy.deepcopy(self)
-        snn._timesteps = checked_timesteps(timesteps)
-        for site in snn._sites:
-            activation = snn.get_submodule(site.path)
+        return copy.deepcopy(self)._with_neurons(timesteps, neuron)
+
+    def _with_neurons(self, timesteps: int, neuron: LIF) -> Twin:
+        self._timesteps = checked_timesteps(timesteps)
+        for site in self._sites:
+            activation = self.get_submodule(site.path)
             if isinstance(activation, Analogue):
-                spike = TwinSpike(neuron.copy(), snn._clock, activation.function, site.dim, activation.weight)
-                site.put(snn, spike.train(activation.training))
-        return snn
+                spike = TwinSpike(neuron.copy(), self._clock, activation.function, site.dim, activation.weight)
+                site.put(self, spike.train(activation.training))
+        return self
 
     @property
     def graph(self) -> fx.Graph:
@@ -199,7 +201,7 @@ def spikify(
             lost.setdefault(f"{site.activation}: {site.loss}", []).append(site.path)
     for loss, paths in lost.items():
         warnings.warn(f"neurons take the place of {loss} ({_shortened(paths)})", UserWarning, stacklevel=2)
-    snn = ann.to_snn(timesteps, neuron if neuron is not None else LIF())
+    snn = ann._with_neurons(timesteps, neuron if neuron is not None else LIF())
     if calibration is not None:
         from spikedistill.models.calibrate import calibrate
 
@@ -215,14 +217,15 @@ def retrace(network: nn.Module, example_input: Tensor) -> Twin:
     _check(network, example_input)
     rows = example_rows(example_input)
     with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):
-        graphs = {}
-        for training in (False, True):
-            work = copy.deepcopy(network).train(training)
-            graphs[training] = (trace(work, rows, is_activation), work)
-        answer = check_steady(network, rows)
-        parts = assemble(network, graphs)
+        try:
+            witness, work = copy.deepcopy(network).eval(), copy.deepcopy(network)
+        except Exception as error:
+            raise refusal(type(network).__name__, f"it cannot be copied: {str(error).splitlines()[0]}") from None
+        check_steady(witness, example_input)
+        graphs = {training: trace(work.train(training), rows, is_activation) for training in (False, True)}
+        parts = assemble(network, graphs, work)
         ann = Twin(parts.body, parts.programs, parts.sites, parts.points, parts.clock, rows.dim())
-        _compare(network, ann, rows, answer)
+        _compare(witness, ann, rows)
     return ann
 
 
@@ -236,41 +239,34 @@ def _check(network: nn.Module, example: Tensor) -> None:
             raise refusal(where, "it is recurrent: its state would have to go on from timestep to timestep")
         if isinstance(module, LIF | TwinSpike):
             raise refusal(where, "it is a spiking neuron already")
-        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # pyright: ignore
             raise refusal(where, "its weights do not exist yet; call the network once first")
     if not isinstance(example, Tensor) or example.dim() < 2 or not len(example):
         raise UserError("example_input must be a batch of images, a tensor [B, ...]")
-    try:
-        work = copy.deepcopy(network).eval()
-    except Exception as error:
-        raise refusal(type(network).__name__, f"it cannot be copied: {str(error).splitlines()[0]}") from None
-    try:
-        with torch.no_grad():
-            work(example)
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"the network does not take example_input {list(example.shape)}: {reason}") from None
 
 
 @torch.no_grad()
-def _compare(network: nn.Module, ann: Twin, rows: Tensor, answer: Tensor) -> None:
-    """Refuses a network that the trace does not reproduce."""
-    if not close(copy.deepcopy(ann).eval()(rows), answer, 1e-4):
+def _compare(network: nn.Module, ann: Twin, rows: Tensor) -> None:
+    """Refuses a network that the trace does not reproduce; ``network`` is in evaluation mode and changed by this."""
+    training, before = ann.training, {name: value.clone() for name, value in ann.state_dict().items()}
+    if not close(ann.eval()(rows), network(rows), 1e-4):
         raise refusal(
             type(network).__name__,
             "its trace answers differently: a tensor is changed in place that something else still looks at, or what it "
             "does depends on more than the images",
         )
     answers = []
-    for each in (network, ann):
+    for each in (network.train(), ann.train()):
         torch.manual_seed(0)
-        answers.append(copy.deepcopy(each).train()(rows))
+        answers.append(each(rows))
     if not isinstance(answers[0], Tensor) or not close(answers[1], answers[0], 1e-3):
         raise refusal(
             type(network).__name__,
             "in training mode its trace answers differently: it draws random numbers outside torch, or changes a tensor in "
             "place that something else still looks at",
         )
+    ann.load_state_dict(before)
+    ann.train(training)
 
 
 def _shortened(paths: list[str], shown: int = 4) -> str:

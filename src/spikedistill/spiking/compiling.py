@@ -75,7 +75,7 @@ def pays(x: Tensor) -> bool:
     return name != "plain"
 
 
-def call(function: Callable[..., Outputs], *tensors: Tensor, **constants: Hashable) -> Outputs:
+def call(function: Callable[..., Outputs], *tensors: Tensor, inline: bool = False, **constants: Hashable) -> Outputs:
     """Runs a function of tensors and constants compiled, or as it stands where compiling has failed.
 
     Compiled once for each set of constants, dtypes and kind of device, and each size of the first of several dimensions
@@ -86,12 +86,13 @@ def call(function: Callable[..., Outputs], *tensors: Tensor, **constants: Hashab
     Args:
         function: a function of the module level, of tensors (by position) and hashable constants (by name).
         tensors, constants: its arguments.
+        inline: no intermediate result goes to memory, however often it is used (compiling takes longer).
     """
     device = tensors[0].device.type
     if torch.compiler.is_compiling() or (device in _State.broken and choice() != "fused"):
         return function(*tensors, **constants)
     signature = tuple((t.dtype, *_static(t)) for t in tensors)
-    kernel = _kernel(function, tuple(constants.items()), signature, device)
+    kernel = _kernel(function, tuple(constants.items()), signature, device, inline)
     # Autocast changes nothing in a kernel, but a kernel would be compiled again for it.
     if torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):
@@ -108,16 +109,18 @@ def _static(tensor: Tensor) -> tuple[int, ...]:
 class _Kernel:
     """A function compiled at its first call; the plain function from then on if that fails."""
 
-    def __init__(self, function: Callable[..., Outputs], constants: dict[str, Hashable], device: str) -> None:
+    def __init__(
+        self, function: Callable[..., Outputs], constants: dict[str, Hashable], device: str, inline: bool
+    ) -> None:
         def bound(*tensors: Tensor) -> Outputs:
             return function(*tensors, **constants)
 
         # A code object of its own: Dynamo counts recompilations by code object, and all kernels would share this one.
-        own = types.FunctionType(
-            bound.__code__.replace(), bound.__globals__, function.__name__, None, bound.__closure__
-        )
+        code = bound.__code__.replace(co_name=function.__name__)
+        own = types.FunctionType(code, bound.__globals__, function.__name__, None, bound.__closure__)
         self._plain = bound
-        self._run: Callable[..., Outputs] = torch.compile(own, fullgraph=True, dynamic=True)
+        options = dict.fromkeys(("realize_opcount_threshold", "realize_reads_threshold"), 1000) if inline else None
+        self._run: Callable[..., Outputs] = torch.compile(own, fullgraph=True, options=options)
         self._device = device
         self._proven = False
 
@@ -157,5 +160,6 @@ def _kernel(
     constants: tuple[tuple[str, Hashable], ...],
     _signature: tuple[tuple[torch.dtype | int, ...], ...],
     device: str,
+    inline: bool,
 ) -> _Kernel:
-    return _Kernel(function, dict(constants), device)
+    return _Kernel(function, dict(constants), device, inline)

@@ -24,7 +24,7 @@ def at_steps(x: Tensor, timesteps: int) -> list[Tensor]:
 
 
 def charge(
-    currents: list[Tensor], decay: float | Tensor, dynamics: Dynamics
+    currents: list[Tensor], decay: float | Tensor, dynamics: Dynamics, spikes: list[Tensor] | None = None
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The recurrence: T membrane potentials before the spike, and T spikes, both at the membrane's precision.
 
@@ -32,34 +32,32 @@ def charge(
         currents: T tensors.
         decay: a number, or a tensor that broadcasts with them.
         dynamics: threshold, reset, comparison, surrogate.
+        spikes: the spikes, where they are known already.
     """
     potentials: list[Tensor] = []
-    spikes: list[Tensor] = []
-    for current in currents:
+    fired: list[Tensor] = []
+    for t, current in enumerate(currents):
         h = current.to(torch.promote_types(current.dtype, torch.float32))
-        if potentials:
-            h = decay * reset(potentials[-1], spikes[-1], dynamics) + h
+        if t:
+            h = decay * reset(potentials[-1], fired[-1], dynamics) + h
         potentials.append(h)
-        spikes.append(crosses(h - dynamics.threshold, dynamics.strict))
-    return potentials, spikes
+        fired.append(crosses(h - dynamics.threshold, dynamics.strict) if spikes is None else spikes[t])
+    return potentials, fired
 
 
 def discharge(
     potentials: list[Tensor], spikes: list[Tensor], grad: list[Tensor], decay: float | Tensor, dynamics: Dynamics
 ) -> tuple[list[Tensor], Tensor | None]:
-    """The recurrence backwards: gradients of the T currents, and of the decay per neuron (``[N]``, a tensor's only)."""
+    """The recurrence backwards: gradients of the T currents, and of the decay per neuron (a tensor's only)."""
     currents: list[Tensor] = []
     grad_decay = None
     grad_v = None
     for t in reversed(range(len(potentials))):
-        h, s, grad_s = potentials[t], spikes[t], grad[t].to(potentials[t].dtype)
-        distance = dynamics.surrogate.derivative(h - dynamics.threshold)
-        if grad_v is None:
-            grad_h = grad_s * distance
-        else:
-            if not dynamics.detach_reset:
-                grad_s = grad_s - (dynamics.threshold if dynamics.soft_reset else h) * grad_v
-            grad_h = grad_s * distance + (grad_v if dynamics.soft_reset else grad_v * (1.0 - s))
+        h, s = potentials[t], spikes[t]
+        ds_dh = dynamics.surrogate.derivative(h - dynamics.threshold)
+        grad_h = grad[t].to(h.dtype) * ds_dh
+        if grad_v is not None:
+            grad_h = grad_h + grad_v * _dv_dh(h, s, ds_dh, dynamics)
         currents.append(grad_h)
         if t:
             grad_v = decay * grad_h
@@ -69,6 +67,13 @@ def discharge(
     if isinstance(decay, Tensor) and grad_decay is None:
         grad_decay = torch.zeros_like(potentials[0])
     return currents[::-1], grad_decay
+
+
+def _dv_dh(h: Tensor, s: Tensor, ds_dh: Tensor, dynamics: Dynamics) -> Tensor | float:
+    """What the reset lets through, from the membrane potential after it to the one before."""
+    if dynamics.soft_reset:
+        return 1.0 if dynamics.detach_reset else 1.0 - dynamics.threshold * ds_dh
+    return 1.0 - s if dynamics.detach_reset else 1.0 - s - h * ds_dh
 
 
 def forward(x: Tensor, decay: float | Tensor, *, dynamics: Dynamics, timesteps: int) -> Tensor:
