@@ -118,7 +118,8 @@ def headline(block: Block) -> str:
         return f"{_capital(f'the {name}')} {where} reaches {figure}{steps} ({_basis(row)})."
     rivals = sum(1 for other in block.table.rows if other.accuracy and not other.group.is_baseline)
     choice = f", the best of {rivals} methods" if rivals > 1 else ""
-    sentence = f"Taught by {escape(name)}, a spiking {where} reaches {figure}{steps} ({_basis(row)}{choice})"
+    verb = "Taught" if row.teacher else "Trained"
+    sentence = f"{verb} by {escape(name)}, a spiking {where} reaches {figure}{steps} ({_basis(row)}{choice})"
     worth = [
         _distance(row.gain, "the plain SNN of the same make"),
         _distance(row.to_teacher, "its teacher"),
