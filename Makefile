@@ -75,7 +75,7 @@ demo: $(VENV)/.core ## train an ANN on handwritten digits, let it teach spiking 
 	@echo "The report: $(abspath $(DEMO_OUT))/report.html"
 
 test: $(VENV)/.dev ## the tests; more options in PYTEST_ARGS
-	@$(VENV)/bin/python -m pytest -q $(PYTEST_ARGS)
+	@$(VENV)/bin/python -m pytest -q -n auto $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## ruff and pyright
 	@$(VENV)/bin/ruff check .

@@ -152,9 +152,9 @@ def _with_features(teacher: nn.Module, data: Data) -> nn.Module:
     """A teacher that names no features, rebuilt so that it does; as it is where that cannot be done."""
     import torch
 
-    from spikedistill.models.twin import retrace
+    from spikedistill.models.twin import Twin, retrace
 
-    if isinstance(getattr(teacher, "stages", None), Mapping):
+    if isinstance(teacher, Twin) or isinstance(getattr(teacher, "stages", None), Mapping):
         return teacher
     place = next(teacher.parameters(), torch.zeros(()))
     try:

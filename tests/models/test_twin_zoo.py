@@ -118,7 +118,13 @@ class Shared(nn.Module):
         super().__init__()
         act = nn.ReLU()
         self.features = nn.Sequential(
-            nn.Conv2d(3, 4, 3, padding=1), act, nn.Conv2d(4, 4, 3, padding=1), act, nn.MaxPool2d(2), nn.BatchNorm2d(4), act
+            nn.Conv2d(3, 4, 3, padding=1),
+            act,
+            nn.Conv2d(4, 4, 3, padding=1),
+            act,
+            nn.MaxPool2d(2),
+            nn.BatchNorm2d(4),
+            act,
         )
         self.block = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
         self.relu = nn.ReLU()
@@ -270,7 +276,7 @@ class TorchTransformer(nn.Module):
     def __init__(self):
         super().__init__()
         self.embed = nn.Linear(3 * 16, 8)
-        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.head = nn.Linear(8, CLASSES)
 
@@ -412,7 +418,7 @@ class Odds(nn.Module):
     """Odds and ends: a function with a gradient of its own, items assigned, tensors made on the way, a ReLU made in
     forward, weight norm, PReLU, LeakyReLU, SiLU, and code that a tracer cannot follow."""
 
-    neurons = 5
+    neurons = 6
     warns = "PReLU"
 
     class Odd(nn.Module):
@@ -433,6 +439,7 @@ class Odds(nn.Module):
         y[:, :2] = x[:, 2:]
         y[:, 2:] += x[:, :2] * torch.arange(x.size(-1)).to(x) / math.sqrt(x.shape[1])
         y = self.leaky(self.conv2(y)) * F.softplus(self.log_scale)
+        y = torch.sigmoid(y) * y
         y = self.odd(F.silu(y) + torch.ones_like(y) * 0.1)
         return self.fc(F.elu(nn.ReLU()(y), 0.5).sum((2, 3)) / 9)
 
@@ -700,6 +707,33 @@ def test_dropout_has_one_mask_over_time(kind, direct):
     assert twin.eval()(images).eq(1.0).all()
 
 
+class Attending(nn.Module):
+    """Every token is the same at every step; what differs between steps is the dropout's doing."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.attention = kind, nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=kind != "tokens first")
+
+    def forward(self, x):
+        x = torch.relu(x * 0 + 1) * torch.arange(4)
+        if self.kind == "function":
+            return F.scaled_dot_product_attention(x, x, x, dropout_p=0.5 if self.training else 0.0)
+        if self.kind == "tokens first":
+            x = x.transpose(0, 1)
+            return self.attention(x, x, x, need_weights=False)[0].transpose(0, 1)
+        y, weights = self.attention(x, key=x, value=x)
+        return y + weights.sum(2, keepdim=True)
+
+
+@pytest.mark.parametrize("kind", ["module", "tokens first", "function"])
+def test_dropout_inside_attention_has_one_mask_over_time(kind):
+    twin = sd.spikify(Attending(kind), 4, sd.IF(), example_input=torch.randn(2, 6, 4)).train()
+    torch.manual_seed(0)
+    steps = twin(torch.randn(5, 6, 4), per_step=True)
+    assert torch.equal(steps, steps[:1].expand_as(steps))
+    assert len(steps[0].unique(dim=0)) == 5, "each image has its own"
+
+
 def test_hand_made_noise_is_the_same_at_every_step():
     _, twin, images = spikified("convnext")
     twin.train()
@@ -711,6 +745,23 @@ def test_hand_made_noise_is_the_same_at_every_step():
     assert "same_at_every_step" in source
     assert "bernoulli" in source
     assert "bernoulli" not in twin._programs[False, True].source
+
+
+def test_the_modes_of_a_network_stay():
+    network, images = build("option-a")
+    network.train()
+    network.bn1.eval()
+    twin = sd.spikify(network, STEPS, IF, example_input=images)
+    assert {path: m.training for path, m in twin.named_modules() if path in dict(network.named_modules())} == {
+        path: module.training for path, module in network.named_modules()
+    }
+    assert all(layer.training for layer in layers_of(twin).values())
+
+
+def test_it_compiles():
+    _, twin, images = spikified("option-a")
+    expected = twin(images)
+    torch.testing.assert_close(torch.compile(twin, backend="eager")(images), expected)
 
 
 def test_neurons_may_learn_their_decay():

@@ -19,6 +19,7 @@ from spikedistill.models.rebuild import (
     call_module,
     call_spike,
     check_sound,
+    has_effect,
     input_of,
     name_of,
     once_where_possible,
@@ -102,7 +103,7 @@ def assemble(network: nn.Module, graphs: Mapping[bool, fx.Graph], traced_on: nn.
     for training, graph in graphs.items():
         parts.rewrite(graph)
         check_answer(graph)
-        add_time(graph)
+        add_time(graph, frozenset(parts.masks.values()))
         programs[training, False] = Program(graph)
         programs[training, True] = Program(once_where_possible(graph, frozenset(parts.masks.values())))
     for module in body.modules():
@@ -196,6 +197,7 @@ class _Assembly:
                 call_spike(node, self.sites[self.activations[node]].path)
             elif node in self.dropouts:
                 call_module(node, self.masks[self.dropouts[node]])
+        graph.eliminate_dead_code(has_effect)
 
     def _mask(self, node: fx.Node) -> OneMask:
         dim = node.meta["layout"].dim

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from spikedistill.models.activation import Clock, Spike
 from spikedistill.spiking import LIF
@@ -30,6 +31,53 @@ def outline(x: Tensor, timesteps: int, dim: int) -> Tensor:
 def same_at_every_step(x: Tensor, timesteps: int, dim: int) -> Tensor:
     """Noise for T folded steps, of which the first step's is taken for all."""
     return repeated(x.narrow(dim, 0, x.shape[dim] // timesteps), timesteps, dim)
+
+
+def step_by_step(
+    function: Callable[..., Any],
+    timesteps: int,
+    dims: list[int],
+    dims_out: list[int],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """A call that draws random numbers inside (attention with dropout), with the same numbers at every step.
+
+    Args:
+        function: what is called.
+        timesteps: T.
+        dims: of each leaf of ``(args, kwargs)``, where the batch is; -1 where there is none.
+        dims_out: of each leaf of the result likewise.
+        args, kwargs: folded.
+    """
+    leaves, spec = pytree.tree_flatten((args, kwargs))
+    device = next((leaf.device for leaf in leaves if isinstance(leaf, Tensor)), torch.device("cpu"))
+    state = noise_state(device)
+    results: list[list[Any]] = []
+    for step in range(timesteps):
+        set_noise_state(device, state)
+        chunks = [x if d < 0 else x.chunk(timesteps, d)[step] for x, d in zip(leaves, dims, strict=True)]
+        args, kwargs = pytree.tree_unflatten(chunks, spec)
+        result, spec_out = pytree.tree_flatten(function(*args, **kwargs))
+        results.append(result)
+    joined = [
+        steps[0] if d < 0 else torch.cat(steps, d)
+        for steps, d in zip(zip(*results, strict=True), dims_out, strict=True)
+    ]
+    return pytree.tree_unflatten(joined, spec_out)  # pyright: ignore[reportPossiblyUnboundVariable]
+
+
+def noise_state(device: torch.device) -> Tensor:
+    """Where the device's random numbers stand."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def set_noise_state(device: torch.device, state: Tensor) -> None:
+    """Puts the device's random numbers back."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
 
 
 def amplified(spike: nn.Module, spikes: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from spikedistill.errors import UserError
 
@@ -55,10 +56,12 @@ def judge(whole: Any, part: Any, *, compare: bool) -> dict[str, Any]:
     Returns:
         ``tensor``: whether it is one; ``layout``: where the batch is, None if nowhere; ``sound``: whether each image
         stands for itself; ``varies``: whether it has anything to do with the batch; ``shape``: of ``whole``;
-        ``floating``.
+        ``floating``; of what is no tensor, ``dims``: the layouts of its parts.
     """
     if not isinstance(whole, Tensor) or not isinstance(part, Tensor):
-        return {"tensor": False, "layout": None, "sound": True, "varies": _differ(whole, part)}
+        several = zip(pytree.tree_leaves(whole), pytree.tree_leaves(part), strict=False)
+        dims = [_layout(a, b, False)[0] if isinstance(a, Tensor) else None for a, b in several]
+        return {"tensor": False, "layout": None, "sound": True, "varies": _differ(whole, part), "dims": dims}
     layout, sound = _layout(whole, part, compare)
     return {
         "tensor": True,

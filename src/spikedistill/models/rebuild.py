@@ -14,8 +14,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
-from spikedistill.models.folded import amplified, outline, repeated, same_at_every_step, with_item
+from spikedistill.models.folded import amplified, outline, repeated, same_at_every_step, step_by_step, with_item
 from spikedistill.models.probe import Layout, refusal
 
 NOISE = ("bernoulli", "bernoulli_", "uniform_", "normal_", "exponential_", "rand_like", "randn_like", "rand", "randn")
@@ -76,7 +77,7 @@ def without_writes(graph: fx.Graph, module_of: Callable[[str], nn.Module]) -> No
         for user in list(victim.users):
             if user is not node and order[user] > order[node]:
                 user.replace_input_with(victim, node)
-    graph.eliminate_dead_code(_has_effect)
+    graph.eliminate_dead_code(has_effect)
 
 
 def _writes(node: fx.Node, module_of: Callable[[str], nn.Module]) -> bool:
@@ -125,7 +126,8 @@ def _return_instead(node: fx.Node) -> None:
             node.args, node.kwargs = bound.args, bound.kwargs
 
 
-def _has_effect(node: fx.Node) -> bool:
+def has_effect(node: fx.Node) -> bool:
+    """Whether a step does more than return something."""
     if node.op == "call_method" and str(node.target).endswith("_") and not str(node.target).endswith("__"):
         return True
     return node.op in ("placeholder", "output") or node.target is operator.setitem
@@ -159,20 +161,58 @@ def call_module(node: fx.Node, path: str) -> None:
     node.graph.erase_node(node)
 
 
-def add_time(graph: fx.Graph) -> None:
-    """Gives the graph its second argument, T, and makes its noise the same at every step."""
+def add_time(graph: fx.Graph, masks: frozenset[str]) -> None:
+    """Gives the graph its second argument, T, and makes its random numbers the same at every step.
+
+    Args:
+        graph: a rebuilt graph.
+        masks: paths of the dropout modules, which see to that themselves.
+    """
     images = next(node for node in graph.nodes if node.op == "placeholder")
     with graph.inserting_after(images):
         timesteps = graph.create_node("placeholder", "timesteps")
     timesteps.meta = {"tensor": False, "layout": None, "sound": True, "varies": False}
     for node in list(graph.nodes):
-        layout = node.meta.get("layout")
-        if layout is None or name_of(node) not in NOISE or node.op == "call_module":
+        if not node.meta.get("noisy") or (node.op == "call_module" and node.target in masks):
             continue
-        with graph.inserting_after(node):
-            held = graph.create_node("call_function", same_at_every_step, (node, timesteps, layout.dim))
-        held.meta = dict(node.meta)
-        node.replace_all_uses_with(held, lambda user, held=held: user is not held)
+        if name_of(node) in NOISE and node.op != "call_module":
+            layout = node.meta.get("layout")
+            if layout is None:
+                continue  # numbers that have nothing to do with the batch
+            with graph.inserting_after(node):
+                held = graph.create_node("call_function", same_at_every_step, (node, timesteps, layout.dim))
+            held.meta = dict(node.meta)
+            node.replace_all_uses_with(held, lambda user, held=held: user is not held)
+        else:
+            _hold_noise(node, timesteps)
+
+
+def _hold_noise(node: fx.Node, timesteps: fx.Node) -> None:
+    if node.op == "call_method":
+        raise refusal(where(node), "it draws random numbers in a way that cannot be the same at every timestep")
+    graph = node.graph
+    dims = [
+        _dim(leaf.meta["layout"]) if isinstance(leaf, fx.Node) else -1
+        for leaf in pytree.tree_leaves((node.args, node.kwargs))
+    ]
+    out = [node.meta["layout"]] if node.meta["tensor"] else node.meta["dims"]
+    function: Any = node.target
+    with graph.inserting_before(node):
+        if node.op == "call_module":
+            function = graph.create_node("get_attr", str(node.target))
+            function.meta = {"tensor": False, "layout": None, "sound": True, "varies": False}
+        held = graph.create_node(
+            "call_function",
+            step_by_step,
+            (function, timesteps, dims, [_dim(layout) for layout in out], node.args, node.kwargs),
+        )
+    held.meta = dict(node.meta)
+    node.replace_all_uses_with(held)
+    graph.erase_node(node)
+
+
+def _dim(layout: Layout | None) -> int:
+    return -1 if layout is None else layout.dim
 
 
 def once_where_possible(graph: fx.Graph, masks: frozenset[str]) -> fx.Graph:
@@ -208,7 +248,7 @@ class _Once:
                 self.folded[node] = self._method(node, "encode", self.once)
             else:
                 self.folded[node] = self.new.node_copy(node, self._at_every_step)
-        self.new.eliminate_dead_code(_has_effect)
+        self.new.eliminate_dead_code(has_effect)
         return self.new
 
     def _before(self, node: fx.Node) -> fx.Node:
@@ -217,6 +257,8 @@ class _Once:
         if node.op == "call_module" and node.target in self.masks:
             return self._method(node, "once", self.once)
         copy = self.new.node_copy(node, self.once.__getitem__)
+        if node.target is step_by_step:
+            copy.update_arg(1, 1)
         if node.op == "placeholder" and node.target == "timesteps":
             self.timesteps = copy
         return copy

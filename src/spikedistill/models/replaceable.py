@@ -6,6 +6,7 @@ activation does cannot be said by spikes.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -135,6 +136,8 @@ def find(node: fx.Node, module: nn.Module | None) -> Found | None:
             return None
         settings = {name: getattr(module, name) for name in kind.settings}
         return Found(f"nn.{type(module).__name__}", partial(kind.function, **settings), kind.loss)
+    if _is_swish(node):
+        return Found("x * sigmoid(x)", _swish, SMOOTH)
     if node.op == "call_method":
         kind, name = METHODS.get(str(node.target)), f"x.{node.target}()"
     elif node.op == "call_function":
@@ -142,6 +145,25 @@ def find(node: fx.Node, module: nn.Module | None) -> Found | None:
     else:
         return None
     return None if kind is None else _called(node, kind, name)
+
+
+def _swish(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x)
+
+
+def _is_swish(node: fx.Node) -> bool:
+    """Whether a node multiplies something by its own sigmoid."""
+    if node.target not in (operator.mul, torch.mul, "mul") or len(node.args) != 2:
+        return False
+    first, second = node.args
+    if not isinstance(first, fx.Node) or not isinstance(second, fx.Node):
+        return False
+    if second.args and second.args[0] is first and second.target in (torch.sigmoid, F.sigmoid, "sigmoid"):
+        return True
+    if first.args and first.args[0] is second and first.target in (torch.sigmoid, F.sigmoid, "sigmoid"):
+        node.args = (second, first)  # what it is about comes first
+        return True
+    return False
 
 
 def _written(function: Any) -> str:

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from spikedistill.errors import UserError
+from spikedistill.models.folded import noise_state
 from spikedistill.models.probe import judge, refusal
 
 TRANSPARENT = (
@@ -188,13 +189,15 @@ class ValueTracer(fx.Tracer):
         type_expr: Any = None,
         proxy_factory_fn: Any = None,
     ) -> Any:
+        before = noise_state(self.rows.device)
         values = None if kind == "placeholder" else tuple(self._value(kind, target, args, kwargs, i) for i in (0, 1))
+        noisy = not torch.equal(before, noise_state(self.rows.device))
         proxy = super().create_proxy(kind, target, args, kwargs, name, None, proxy_factory_fn)
         if values is not None:
             assert isinstance(proxy, Known)
             proxy.values = (values[0], values[1])
             # In training mode BatchNorm and noise make images depend on each other, and are meant to.
-            proxy.node.meta |= judge(*values, compare=not self.root.training)
+            proxy.node.meta |= judge(*values, compare=not self.root.training) | {"noisy": noisy}
         return proxy
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:

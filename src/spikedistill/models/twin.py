@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from spikedistill.errors import UserError
 from spikedistill.models.activation import Clock
 from spikedistill.models.assemble import Site, assemble
+from spikedistill.models.calibrate import calibrate
 from spikedistill.models.folded import Analogue, Program, TwinSpike
 from spikedistill.models.network import checked_timesteps
 from spikedistill.models.probe import check_steady, close, example_rows, refusal
@@ -203,8 +204,6 @@ def spikify(
         warnings.warn(f"neurons take the place of {loss} ({_shortened(paths)})", UserWarning, stacklevel=2)
     snn = ann._with_neurons(timesteps, neuron if neuron is not None else LIF())
     if calibration is not None:
-        from spikedistill.models.calibrate import calibrate
-
         calibrate(snn, calibration)
     return snn
 
@@ -248,7 +247,8 @@ def _check(network: nn.Module, example: Tensor) -> None:
 @torch.no_grad()
 def _compare(network: nn.Module, ann: Twin, rows: Tensor) -> None:
     """Refuses a network that the trace does not reproduce; ``network`` is in evaluation mode and changed by this."""
-    training, before = ann.training, {name: value.clone() for name, value in ann.state_dict().items()}
+    modes = {module: module.training for module in ann.modules()}
+    before = {name: value.clone() for name, value in ann.named_buffers()}
     if not close(ann.eval()(rows), network(rows), 1e-4):
         raise refusal(
             type(network).__name__,
@@ -265,8 +265,10 @@ def _compare(network: nn.Module, ann: Twin, rows: Tensor) -> None:
             "in training mode its trace answers differently: it draws random numbers outside torch, or changes a tensor in "
             "place that something else still looks at",
         )
-    ann.load_state_dict(before)
-    ann.train(training)
+    for name, value in ann.named_buffers():
+        value.copy_(before[name])
+    for module, training in modes.items():
+        module.training = training
 
 
 def _shortened(paths: list[str], shown: int = 4) -> str:

@@ -131,8 +131,6 @@ def _total(terms: list[Tensor]) -> Tensor:
     return total
 
 
-def through_norm(
-    grad: Tensor, y: Tensor, mean: Tensor, scale: Tensor, offset: Tensor, slope: Tensor
-) -> Tensor:
+def through_norm(grad: Tensor, y: Tensor, mean: Tensor, scale: Tensor, offset: Tensor, slope: Tensor) -> Tensor:
     """The gradient of a normalised term: ``scale * grad + offset + slope * (y - mean)``, in y's dtype."""
     return (scale * grad + (offset + slope * (y - mean))).to(y.dtype)
