@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from spikedistill.data import DataSettings
 from spikedistill.engine import OptimizerSettings, ScheduleSettings
@@ -17,6 +17,11 @@ from spikedistill.models.registry import options_of
 
 FORBID = ConfigDict(extra="forbid", validate_default=True)
 Positive = Annotated[int, Field(ge=1)]
+
+
+def _number_as_text(value: Any) -> Any:
+    """YAML reads ``precision: 32`` as a number."""
+    return str(value) if isinstance(value, int) else value
 
 
 class ModelSettings(BaseModel):
@@ -125,7 +130,7 @@ class Recipe(TrainingSettings):
     init: InitSettings = InitSettings()
     method: dict[str, Any]
     device: str = "auto"
-    precision: Literal["auto", "32", "bf16", "16"] = "32"
+    precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(_number_as_text)] = "32"
     compile: bool = False
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
 

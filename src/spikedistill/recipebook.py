@@ -11,7 +11,7 @@ from spikedistill.errors import UserError, unknown
 from spikedistill.models.registry import options_of
 from spikedistill.recipe import Recipe, parse
 
-SMOKE_EPOCHS, SMOKE_BATCH, SMOKE_IMAGES, SMOKE_WIDTH, SMOKE_SIZE = 2, 16, 48, 8, 32
+SMOKE_EPOCHS, SMOKE_BATCH, SMOKE_IMAGES, SMOKE_WIDTH, SMOKE_SIZE = 2, 16, 48, 8, 16
 
 
 def list_recipes() -> list[str]:
@@ -93,7 +93,7 @@ def _override(content: dict[str, Any], override: str) -> None:
 def smoke_size(recipe: Recipe) -> Recipe:
     """A recipe that runs every part of the given one in seconds: narrow networks, two epochs, few images.
 
-    The data become the embedded digits, brought to the recipe's number of channels and to at most 32x32 pixels, so that
+    The data become the embedded digits, brought to the recipe's number of channels and to at most 16x16 pixels, so that
     nothing needs to be downloaded.
     """
     content = recipe.model_dump(mode="python")
