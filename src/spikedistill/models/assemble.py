@@ -31,6 +31,8 @@ from spikedistill.models.staging import stages_and_blocks
 
 Slot = tuple[str, str]
 
+_SEVERAL = "the network answers with several values, if only in training mode (auxiliary outputs); one tensor is needed"
+
 
 @dataclass(frozen=True)
 class Site:
@@ -109,8 +111,9 @@ def assemble(network: nn.Module, graphs: Mapping[bool, fx.Graph], traced_on: nn.
     for module in body.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
+    linear = frozenset(path for path, module in parts.modules.items() if isinstance(module, nn.Linear | nn.LayerNorm))
     points = _own_points(network, parts.sites) or dict(
-        zip(("stages", "blocks"), stages_and_blocks(graphs[False]), strict=True)
+        zip(("stages", "blocks"), stages_and_blocks(graphs[False], linear), strict=True)
     )
     return Parts(body, programs, tuple(parts.sites.values()), points, parts.clock)
 
@@ -162,7 +165,8 @@ class _Assembly:
                 raise refusal(where(node), "its settings are computed by other steps; use a module, such as nn.PReLU")
             check_sound(source)
             owner = str(node.meta["path"] if module is None else node.target)
-            use = Use(owner, counts[owner, dropout], module is None)
+            # A neuron for each use; a dropout module draws anew at each call, so it may serve several.
+            use = Use(owner, 0 if dropout and module is not None else counts[owner, dropout], module is None)
             counts[owner, dropout] += 1
             (self.dropouts if dropout else self.activations)[node] = use
 
@@ -264,7 +268,7 @@ def check_answer(graph: fx.Graph) -> None:
     """Refuses a network whose answer is not one tensor ``[B, ...]``."""
     answer = next(node for node in graph.nodes if node.op == "output").args[0]
     if not isinstance(answer, fx.Node) or not answer.meta["tensor"]:
-        raise refusal("its output", "the network answers with several values; one tensor [B, K] is needed")
+        raise refusal("its output", _SEVERAL)
     if check_sound(answer) != Layout(0, 1):
         raise refusal("its output", f"the answer has no batch dimension in front: {list(answer.meta['shape'])}")
 

@@ -1,9 +1,9 @@
 """Thresholds from data: an SNN that is useful before any training ("conversion only").
 
 Each neuron's threshold is a high percentile of the ANN's activations in its layer, for then its rate runs from 0 to 1
-where the activation runs from 0 to nearly its maximum (Diehl et al. 2015; the percentile: Rueckauer et al. 2017, "robust
-normalisation"). A neuron that starts with half its threshold rounds a rate where one that starts at zero rounds it down
-(Bu et al. 2022, "Optimal ANN-SNN conversion").
+where the activation runs from 0 to nearly its maximum (Diehl et al. 2015; the percentile: Rueckauer et al. 2017,
+"robust normalisation"). A neuron that starts with half its threshold rounds a rate to the nearest, one that starts at
+zero rounds it down (Bu et al. 2022, "Optimal ANN-SNN conversion").
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def calibrate(
 ) -> dict[str, float]:
     """Sets the thresholds of a spiking twin by its ANN's activations.
 
-    Integrate-and-fire neurons with a soft reset (``IF(reset="soft")``) come closest to the ANN, the closer the larger T.
-    Weights stay as they are. The thresholds are part of the twin's state dict from then on, and an ANN's state dict
-    still fits.
+    Integrate-and-fire neurons with a soft reset (``IF(reset="soft")``) come closest to the ANN, and the closer the
+    larger T. Weights stay as they are. The thresholds are part of the twin's state dict from then on, and an ANN's
+    state dict still fits.
 
     Args:
         network: what ``spikify`` made; it is changed.
-        batches: images as the network takes them: a batch ``[B, ...]``, or an iterable of batches or of (batch, labels).
-        percentile: in (0, 100]; of all activations of a layer, zeros included. The fewer timesteps, the lower it may be.
+        batches: images as the network takes them: a batch ``[B, ...]``, or an iterable of batches or (batch, labels).
+        percentile: in (0, 100]; of all activations of a layer, zeros included. With few timesteps it may be lower.
         start: the share of its threshold that a membrane holds before the first step (added to its current).
 
     Returns:

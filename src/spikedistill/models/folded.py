@@ -16,7 +16,7 @@ from spikedistill.spiking.time import direct_encode, fold
 
 
 def repeated(x: Tensor, timesteps: int, dim: int) -> Tensor:
-    """What is the same at every step, at all of them: the batch along ``dim`` becomes T batches, one after the other."""
+    """What is the same at every step, at all of them: along ``dim`` the batch becomes T batches in a row."""
     if dim == 0:
         return fold(direct_encode(x, timesteps))
     return x.repeat([timesteps if d == dim else 1 for d in range(x.dim())])
@@ -50,6 +50,8 @@ def step_by_step(
         dims_out: of each leaf of the result likewise.
         args, kwargs: folded.
     """
+    if timesteps == 1:
+        return function(*args, **kwargs)
     leaves, spec = pytree.tree_flatten((args, kwargs))
     device = next((leaf.device for leaf in leaves if isinstance(leaf, Tensor)), torch.device("cpu"))
     state = noise_state(device)
@@ -96,8 +98,8 @@ def with_item(x: Tensor, key: Any, value: Any) -> Tensor:
 class TwinSpike(Spike):
     """The neuron in an activation's place.
 
-    Calibration (``calibrate``) sets ``balance``, the threshold in units of the ANN's activation, and ``start``, the share
-    of it that the first step finds in the membrane. The current is scaled to the neuron's own threshold, and
+    Calibration (``calibrate``) sets ``balance``, the threshold in units of the ANN's activation, and ``start``, the
+    share of it that the first step finds in the membrane. The current is scaled to the neuron's own threshold, and
     ``amplified`` multiplies the spikes by ``balance`` before they go on: a neuron of that threshold in front of weights
     that contain the factor. The neuron's settings, and with them its surrogate and its kernels, stay the same.
 
@@ -111,6 +113,7 @@ class TwinSpike(Spike):
 
     balance: Tensor | None
     start: Tensor | None
+    weight: nn.Parameter | None
 
     def __init__(
         self,
@@ -161,6 +164,8 @@ class TwinSpike(Spike):
 
 class Analogue(nn.Module):
     """The activation itself, in the ANN that a traced network is rebuilt as."""
+
+    weight: nn.Parameter | None
 
     def __init__(self, function: Callable[..., Tensor], weight: nn.Parameter | None) -> None:
         super().__init__()

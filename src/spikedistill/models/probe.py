@@ -127,8 +127,8 @@ def check_steady(network: nn.Module, images: Tensor) -> None:
         if isinstance(value, Tensor) and isinstance(other, Tensor) and not close(value, other, 1e-6):
             raise refusal(
                 f"'{path}'" if path else type(network).__name__,
-                "it answers differently from call to call in evaluation mode: it keeps a state, or draws random numbers "
-                "(F.dropout without training=self.training is always on)",
+                "it answers differently from call to call in evaluation mode: it keeps a state, or draws random "
+                "numbers (F.dropout without training=self.training is always on)",
             )
     if not isinstance(first, Tensor):
         raise refusal(type(network).__name__, f"it answers with a {type(first).__name__}; one tensor [B, K] is needed")

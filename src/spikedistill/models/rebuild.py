@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from spikedistill.models.folded import amplified, outline, repeated, same_at_every_step, step_by_step, with_item
@@ -196,19 +197,28 @@ def _hold_noise(node: fx.Node, timesteps: fx.Node) -> None:
         for leaf in pytree.tree_leaves((node.args, node.kwargs))
     ]
     out = [node.meta["layout"]] if node.meta["tensor"] else node.meta["dims"]
-    function: Any = node.target
     with graph.inserting_before(node):
+        module, target = None, step_by_step
         if node.op == "call_module":
-            function = graph.create_node("get_attr", str(node.target))
-            function.meta = {"tensor": False, "layout": None, "sound": True, "varies": False}
-        held = graph.create_node(
-            "call_function",
-            step_by_step,
-            (function, timesteps, dims, [_dim(layout) for layout in out], node.args, node.kwargs),
-        )
-    held.meta = dict(node.meta)
+            module = graph.create_node("get_attr", str(node.target))
+            module.meta = {"tensor": False, "layout": None, "sound": True, "varies": False}
+        else:
+            target = _stepping(node.target)
+        arguments = (module, timesteps, dims, [_dim(layout) for layout in out], node.args, node.kwargs)
+        held = graph.create_node("call_function", target, arguments)
+    held.meta = dict(node.meta) | {"stepping": True}
     node.replace_all_uses_with(held)
     graph.erase_node(node)
+
+
+def _stepping(function: Any) -> Callable[..., Any]:
+    """``step_by_step`` of a function: code calls functions by name, it cannot pass them."""
+
+    def call(_: None, *arguments: Any) -> Any:
+        return step_by_step(function, *arguments)
+
+    call.__name__ = call.__qualname__ = f"step_by_step_{getattr(function, '__name__', '')}_{id(function)}"
+    return call
 
 
 def _dim(layout: Layout | None) -> int:
@@ -241,7 +251,7 @@ class _Once:
                 self.behind.add(node)
         for node in self.graph.nodes:
             if node.op == "output":
-                self.new.output(fx.node.map_arg(node.args[0], self._at_every_step))
+                self.new.output(map_arg(node.args[0], self._at_every_step))
             elif node not in self.behind:
                 self.once[node] = self._before(node)
             elif node.meta.get("spike") and not any(n in self.behind for n in node.all_input_nodes):
@@ -257,7 +267,7 @@ class _Once:
         if node.op == "call_module" and node.target in self.masks:
             return self._method(node, "once", self.once)
         copy = self.new.node_copy(node, self.once.__getitem__)
-        if node.target is step_by_step:
+        if node.meta.get("stepping"):
             copy.update_arg(1, 1)
         if node.op == "placeholder" and node.target == "timesteps":
             self.timesteps = copy

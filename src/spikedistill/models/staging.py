@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import fx
 
 
-def stages_and_blocks(graph: fx.Graph) -> tuple[dict[str, str], dict[str, str]]:
+def stages_and_blocks(graph: fx.Graph, channels_last: frozenset[str]) -> tuple[dict[str, str], dict[str, str]]:
     """Names for the activations of a rebuilt graph.
 
-    A stage is a run of activations with maps of one size, up to the first of about half of it; the maps of gates
-    (squeeze-and-excitation: one pixel, before larger ones follow) and of a decoder (sizes that grow again) are none. It
-    ends with its last activation that everything passes through, such as the one behind a residual addition, else with
-    its last one. Its blocks are all those that everything passes through, else the end alone.
+    A stage is a run of activations with maps of one size, up to the first of about half of it. The maps of gates
+    (squeeze-and-excitation: one pixel, before larger ones follow), of a decoder (sizes that grow again) and maps whose
+    channels are the last dimension (behind a linear layer) are none. It ends with its last activation that everything
+    passes through, such as the one behind a residual addition, else with its last one. Its blocks are all those that
+    everything passes through, else the end alone.
+
+    Args:
+        graph: rebuilt, of evaluation mode.
+        channels_last: names of modules behind which the last dimension is the channels'.
 
     Returns:
         ``stages`` and ``blocks`` as in ``Network``; empty for a network without maps ``[N, C, H, W]``.
     """
-    maps = [node for node in graph.nodes if node.meta.get("spike") and _is_map(node)]
+    maps = [node for node in graph.nodes if node.meta.get("spike") and _is_map(node, channels_last)]
     narrow = _narrow(graph)
     stages: dict[str, str] = {}
     blocks: dict[str, str] = {}
@@ -28,8 +34,10 @@ def stages_and_blocks(graph: fx.Graph) -> tuple[dict[str, str], dict[str, str]]:
     return stages, blocks
 
 
-def _is_map(node: fx.Node) -> bool:
-    layout = node.meta["layout"]
+def _is_map(node: fx.Node, channels_last: frozenset[str]) -> bool:
+    layout, source = node.meta["layout"], node.all_input_nodes[0]
+    if source.target in channels_last or source.target is F.linear:
+        return False
     return len(node.meta["shape"]) == 4 and layout.dim == 0 and layout.factor == 1
 
 

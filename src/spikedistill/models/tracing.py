@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from spikedistill.errors import UserError
 from spikedistill.models.folded import noise_state
+from spikedistill.models.known import Known
 from spikedistill.models.probe import judge, refusal
 
 TRANSPARENT = (
@@ -33,17 +34,10 @@ TRANSPARENT = (
 """torch's own modules that have activations inside; all others are taken as one step."""
 
 FACTORIES = (
-    ("arange", "as_tensor", "empty", "eye", "full", "linspace", "ones", "tensor", "zeros")
-    + ("rand", "randn", "randint", "randperm", "normal")
-)  # fmt: skip
+    *("arange", "as_tensor", "empty", "eye", "full", "linspace", "ones", "tensor", "zeros"),
+    *("rand", "randn", "randint", "randperm", "normal"),
+)
 """Functions that make tensors of nothing: fx would carry them out once and for all."""
-
-READERS = ("item", "tolist", "numpy", "__bool__", "__int__", "__float__")
-"""Methods that take values out of a tensor."""
-
-STATIC = ("dim", "ndimension", "is_floating_point", "is_complex", "element_size")
-
-LOOKS = "control flow or a number that depends on the values of a tensor cannot be traced"
 
 
 class Opaque(TorchFunctionMode):
@@ -58,86 +52,6 @@ class Opaque(TorchFunctionMode):
             name = getattr(func, "__name__", str(func))
             raise refusal(self.where(), f"it cannot be traced, and there is an activation inside ({name})")
         return func(*args, **(kwargs or {}))
-
-
-class Known(fx.Proxy):
-    """A proxy that knows its value, for the whole batch and for its middle part."""
-
-    values: tuple[Any, Any] = (None, None)
-    tracer: Any
-
-    # Zero-argument super() would look for this very name.
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
-        return type(self.values[0])
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self.values[0], name)
-        if name == "ndim":
-            return found
-        if not callable(found):
-            return self.tracer.create_proxy("call_function", getattr, (self, name), {})
-        if isinstance(self.values[0], Tensor) and name in STATIC:
-            return found
-        if isinstance(self.values[0], Tensor) and name in READERS:
-            raise self.tracer.refusal(LOOKS)
-        return lambda *args, **kwargs: self.tracer.create_proxy("call_method", name, (self, *args), kwargs)
-
-    def _plain(self, kind: type) -> Any:
-        if any(isinstance(value, Tensor) for value in self.values):
-            raise self.tracer.refusal(LOOKS)
-        whole, part = (kind(value) for value in self.values)
-        if whole != part:
-            raise self.tracer.refusal(
-                "the batch size is taken as a plain number (int(), len(), range()), and T is folded into the batch; "
-                "use x.size(0) or x.shape[0] as it is, or -1 in a reshape"
-            )
-        return whole
-
-    def __bool__(self) -> bool:
-        return self._plain(bool)
-
-    def __int__(self) -> int:
-        return self._plain(int)
-
-    def __index__(self) -> int:
-        return self._plain(int)
-
-    def __float__(self) -> float:
-        return self._plain(float)
-
-    def __len__(self) -> int:
-        whole, part = (len(value) for value in self.values)
-        if whole != part:
-            raise self.tracer.refusal("len() of the batch cannot be traced; use x.size(0)")
-        return whole
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))  # pyright: ignore
-
-    def __contains__(self, item: Any) -> bool:
-        return any(bool(item == entry) for entry in self)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        import operator
-
-        self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
-
-
-def _in_place(operation: str) -> Callable[[Known, Any], Any]:
-    def run(self: Known, other: Any) -> Any:
-        import operator
-
-        if isinstance(self.values[0], Tensor):
-            return self.tracer.create_proxy("call_method", f"{operation}_", (self, other), {})
-        plain = {"div": "truediv"}.get(operation, operation)
-        return self.tracer.create_proxy("call_function", getattr(operator, plain), (self, other), {})
-
-    return run
-
-
-for _symbol, _operation in {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "div"}.items():
-    setattr(Known, f"__{_symbol}__", _in_place(_operation))
 
 
 class ValueTracer(fx.Tracer):
@@ -278,10 +192,9 @@ class ValueTracer(fx.Tracer):
         except Exception as error:
             name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise self.refusal(
-                f"{name} fails for another batch size than the example's ({reason}); T is folded into the batch, "
-                "so a reshape must take the batch size from its input: x.size(0), or -1"
-            ) from None
+            hint = "T is folded into the batch, so a reshape must take the batch size from its input: x.size(0), or -1"
+            case = "in training mode" if self.root.training else "for another batch size than the example's"
+            raise self.refusal(f"{name} fails {case} ({reason}); {hint}") from None
         finally:
             self._working = False
 

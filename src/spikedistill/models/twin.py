@@ -252,8 +252,8 @@ def _compare(network: nn.Module, ann: Twin, rows: Tensor) -> None:
     if not close(ann.eval()(rows), network(rows), 1e-4):
         raise refusal(
             type(network).__name__,
-            "its trace answers differently: a tensor is changed in place that something else still looks at, or what it "
-            "does depends on more than the images",
+            "its trace answers differently: a tensor is changed in place that something else still looks at, or what "
+            "it does depends on more than the images",
         )
     answers = []
     for each in (network.train(), ann.train()):
@@ -262,8 +262,8 @@ def _compare(network: nn.Module, ann: Twin, rows: Tensor) -> None:
     if not isinstance(answers[0], Tensor) or not close(answers[1], answers[0], 1e-3):
         raise refusal(
             type(network).__name__,
-            "in training mode its trace answers differently: it draws random numbers outside torch, or changes a tensor in "
-            "place that something else still looks at",
+            "in training mode its trace answers differently: it draws random numbers outside torch, or changes a "
+            "tensor in place that something else still looks at",
         )
     for name, value in ann.named_buffers():
         value.copy_(before[name])

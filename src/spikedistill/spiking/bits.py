@@ -1,7 +1,7 @@
 """Spikes at one bit each: what a convolution's backward pass needs of its input, in 1/32 of float32's memory.
 
-Bit k of byte m is element ``k * M + m`` of the flat tensor (M = size / 8), in the order of memory: packing and unpacking
-then read and write eight straight runs, and run at the speed of a copy.
+Bit k of byte m is element ``k * M + m`` of the flat tensor (M = size / 8), in the order of memory: packing and
+unpacking then read and write eight straight runs, and go at the speed of a copy.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ from spikedistill.spiking import compiling
 
 @dataclass(frozen=True)
 class Bits:
-    """A packed tensor of zeros and ones. ``packed`` is ``[M]`` uint8; the rest says what it was."""
+    """A packed tensor of zeros and ones.
+
+    Attributes:
+        packed: ``[M]`` uint8.
+        shape, strides, dtype: the tensor's own.
+    """
 
     packed: Tensor
     shape: torch.Size
@@ -33,14 +38,14 @@ def packable(x: Tensor) -> bool:
 def pack(x: Tensor) -> Bits:
     """Packs a ``packable`` tensor that holds zeros and ones only."""
     flat = x.detach().as_strided((8, x.numel() // 8), (x.numel() // 8, 1))
-    packed = compiling.call(pack_rows, flat)
+    packed = compiling.call(pack_rows, [flat], {})
     assert isinstance(packed, Tensor)
     return Bits(packed, x.shape, x.stride(), x.dtype)
 
 
-def unpack(bits: Bits, dtype: torch.dtype | None = None) -> Tensor:
-    """The tensor again, in its own layout; of another dtype if one is given."""
-    flat = compiling.call(unpack_rows, bits.packed, dtype=dtype or bits.dtype)
+def unpack(bits: Bits) -> Tensor:
+    """The tensor again, in its own layout."""
+    flat = compiling.call(unpack_rows, [bits.packed], {"dtype": bits.dtype})
     assert isinstance(flat, Tensor)
     return flat.as_strided(bits.shape, bits.strides)
 

@@ -14,10 +14,10 @@ from __future__ import annotations
 import os
 import types
 import warnings
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -75,7 +75,13 @@ def pays(x: Tensor) -> bool:
     return name != "plain"
 
 
-def call(function: Callable[..., Outputs], *tensors: Tensor, inline: bool = False, **constants: Hashable) -> Outputs:
+def call(
+    function: Callable[..., Outputs],
+    tensors: Sequence[Tensor],
+    constants: Mapping[str, Hashable],
+    *,
+    inline: bool = False,
+) -> Outputs:
     """Runs a function of tensors and constants compiled, or as it stands where compiling has failed.
 
     Compiled once for each set of constants, dtypes and kind of device, and each size of the first of several dimensions
@@ -119,24 +125,27 @@ class _Kernel:
         code = bound.__code__.replace(co_name=function.__name__)
         own = types.FunctionType(code, bound.__globals__, function.__name__, None, bound.__closure__)
         self._plain = bound
-        options = dict.fromkeys(("realize_opcount_threshold", "realize_reads_threshold"), 1000) if inline else None
+        options: dict[str, Any] | None = None
+        if inline:
+            options = {"realize_opcount_threshold": 1000, "realize_reads_threshold": 1000}
         self._run: Callable[..., Outputs] = torch.compile(own, fullgraph=True, options=options)
         self._device = device
         self._proven = False
 
     def __call__(self, *tensors: Tensor) -> Outputs:
-        if self._proven:
-            return self._run(*tensors)
-        for tensor in tensors:
-            for dim, size in enumerate(_static(tensor)):
-                if not size:
-                    torch._dynamo.maybe_mark_dynamic(tensor, dim)
+        if not self._proven:
+            for tensor in tensors:
+                for dim, size in enumerate(_static(tensor)):
+                    if not size:
+                        torch._dynamo.maybe_mark_dynamic(tensor, dim)
         try:
             out = self._run(*tensors)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            if choice() == "fused":
+            # What ran once fails for a reason of its own, unless Dynamo refuses to compile it yet again.
+            again = type(error).__name__ == "FailOnRecompileLimitHit"
+            if choice() == "fused" or (self._proven and not again):
                 raise
             _give_up(self._device, error)
             self._run, out = self._plain, self._plain(*tensors)

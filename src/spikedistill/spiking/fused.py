@@ -10,6 +10,8 @@ inside a network that is itself being compiled they are traced as they stand.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor
 
@@ -104,7 +106,7 @@ class _Fused(torch.autograd.Function):
         ctx.dynamics, ctx.fixed_decay = dynamics, None if isinstance(decay, Tensor) else decay
         ctx.save_for_backward(x, *((decay,) if isinstance(decay, Tensor) else ()))
         tensors, constants = _arguments((x,), decay, x)
-        out = compiling.call(forward, *tensors, **constants, dynamics=dynamics, timesteps=timesteps)
+        out = compiling.call(forward, tensors, {**constants, "dynamics": dynamics, "timesteps": timesteps})
         assert isinstance(out, Tensor)
         return unflatten(out, x)
 
@@ -114,9 +116,8 @@ class _Fused(torch.autograd.Function):
         x, *decay = ctx.saved_tensors
         tensors, constants = _arguments((x, grad), decay[0] if decay else ctx.fixed_decay, x)
         steps = grad.shape[0]
-        grad_x, grad_decay = compiling.call(
-            backward, *tensors, **constants, dynamics=ctx.dynamics, timesteps=steps, summed=x.shape[0] != steps
-        )
+        constants |= {"dynamics": ctx.dynamics, "timesteps": steps, "summed": x.shape[0] != steps}
+        grad_x, grad_decay = compiling.call(backward, tensors, constants)
         assert isinstance(grad_x, Tensor)
         if decay and grad_decay is not None:
             grad_decay = unflatten(grad_decay.unsqueeze(0), x)[0].sum_to_size(decay[0].shape).to(decay[0].dtype)
@@ -125,7 +126,7 @@ class _Fused(torch.autograd.Function):
 
 def _arguments(
     sequences: tuple[Tensor, ...], decay: float | Tensor, like: Tensor
-) -> tuple[list[Tensor], dict[str, float]]:
+) -> tuple[list[Tensor], dict[str, Hashable]]:
     """The tensors of a kernel, flattened, and its constants: a decay is one or the other."""
     tensors = [flatten(x, like) for x in sequences]
     if not isinstance(decay, Tensor):

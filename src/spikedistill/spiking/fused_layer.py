@@ -1,136 +1,202 @@
-"""What stands between two convolutions, as one operation: BatchNorm, residual addition, neuron, 2x2 max pooling.
+"""BatchNorm, residual addition, neuron and 2x2 max pooling as one operation with a backward pass of its own.
 
-    x[t] = scale_1 * (y_1[t] - mean_1) + shift_1 + ...      one or two terms, each normalised or not
-    s    = the recurrence over x                            (``recurrence``)
-    p    = the maximum of s over 2x2 windows                (optional)
-
-Forward reads the convolution's output and writes spikes; the normalised current and, where spikes are pooled, the spikes
-themselves never reach memory. Backward computes both again from the convolution's output, which is all that is kept of
-a layer beside its channel statistics (and, where spikes are pooled, one byte a pooled spike: which of the four got it).
-
-Tensors are channels-last: ``[T, M, C]`` with M pixels a step, or ``[T, A, 2, W, 2, C]`` with A x W windows a step.
-Statistics are over T and M together, as those of a time-folded ``nn.BatchNorm2d`` (Ioffe & Szegedy 2015).
+Kept for the backward pass: the convolution's output, its channel statistics, a residual (one bit a spike, if wished)
+and, where spikes are pooled, one byte a neuron. BatchNorm is that of Ioffe & Szegedy 2015 with statistics over T, batch
+and pixels; its own backward pass is torch's. Between convolution and spike everything is float32, so that under
+bfloat16 the current is not rounded once more, as it is between separate layers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from spikedistill.spiking.fused import at_steps, charge, discharge
+from spikedistill.spiking import compiling
+from spikedistill.spiking.bits import Bits, unpack
+from spikedistill.spiking.layer_kernels import (
+    MOST_STEPS,
+    Plan,
+    backward,
+    backward_pooled,
+    forward,
+    history,
+    pool,
+)
 from spikedistill.spiking.recurrence import Dynamics
+
+INLINE_STEPS = 4  # beyond, compiling a kernel without intermediate results takes minutes
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The constants of a layer's kernels.
+class Norm:
+    """A BatchNorm on its way into the kernel.
+
+    Attributes:
+        weight, bias: its parameters, ``[C]``.
+        mean, variance: what it normalises with, ``[C]`` float32, without gradient.
+        eps: added to the variance.
+        of_batch: whether these are the value's own statistics (training), through which its gradient passes.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    variance: Tensor
+    eps: float
+    of_batch: bool
+
+
+@dataclass(frozen=True)
+class Term:
+    """A summand of the current: folded, ``[T*B, C, H, W]`` channels-last or ``[T*B, C]``; B rows where it is constant.
+
+    Attributes:
+        value: the convolution's output, or a residual.
+        norm: the BatchNorm that it goes through, if any.
+        bits: the value packed, to be kept instead of it (a residual of spikes).
+    """
+
+    value: Tensor
+    norm: Norm | None = None
+    bits: Bits | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a layer is beside its tensors.
 
     Attributes:
         dynamics: threshold, reset, comparison, surrogate.
         timesteps: T.
-        normalised: of each term, whether a mean, a scale and a shift ``[C]`` follow it among the tensors.
-        decay: a number, or None for a tensor (0-d or ``[C]``) that follows the terms.
-        pooled: whether spikes are pooled.
+        constant: the terms have B rows, which hold for every step.
+        pooled: a 2x2 max pooling of stride 2 follows.
     """
 
     dynamics: Dynamics
     timesteps: int
-    normalised: tuple[bool, ...]
-    decay: float | None
+    constant: bool
     pooled: bool
 
 
-Window = tuple[slice | int, ...]
-WHOLE: Window = (slice(None),)
-WINDOWS: tuple[Window, ...] = tuple((slice(None), slice(None), i, slice(None), j) for i in (0, 1) for j in (0, 1))
+def poolable(value: Tensor, timesteps: int) -> bool:
+    """Whether ``run`` can pool spikes of this folded shape."""
+    return value.dim() == 4 and value.shape[2] % 2 == 0 and value.shape[3] % 2 == 0 and timesteps <= MOST_STEPS
 
 
-def _read(tensors: tuple[Tensor, ...], plan: Plan, window: Window) -> tuple[list[Tensor], list[Tensor], float | Tensor]:
-    """T currents, the centred values of each normalised term (all T together), and the decay."""
-    queue = list(tensors)
-    currents: list[Tensor] = []
-    centred: list[Tensor] = []
-    for normalised in plan.normalised:
-        value = queue.pop(0)[window]
-        value = value.to(torch.promote_types(value.dtype, torch.float32))
-        if normalised:
-            mean, scale, shift = queue.pop(0), queue.pop(0), queue.pop(0)
-            value = value - mean
-            centred.append(value)
-            value = value * scale + shift
-        steps = at_steps(value, plan.timesteps)
-        currents = [a + b for a, b in zip(currents, steps, strict=True)] if currents else steps
-    return currents, centred, queue.pop(0) if plan.decay is None else plan.decay
+def run(terms: Sequence[Term], decay: float | Tensor, setting: Setting) -> Tensor:
+    """The sum of one or two terms as a current, to spikes ``[T*B, C, H, W]``; pooled, ``[T*B, C, H/2, W/2]``.
 
-
-def forward(*tensors: Tensor, plan: Plan, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """Terms and decay to spikes ``[T, M, C]``, or pooled ones ``[T, A, W, C]`` and the window's winner (uint8, 0 to 3).
-
-    The winner is the first spike of the window in reading order, or its first element, as in ``nn.MaxPool2d``.
+    The decay is a number, or a tensor of one element or one a channel (``[C, 1, 1]``, ``[C]``).
     """
-    if not plan.pooled:
-        currents, _, decay = _read(tensors, plan, WHOLE)
-        return torch.stack([s.to(dtype) for s in charge(currents, decay, plan.dynamics)[1]]), None
-    fired: list[Tensor] = []
-    winner: list[Tensor] = []
-    for place, window in reversed(list(enumerate(WINDOWS))):
-        currents, _, decay = _read(tensors, plan, window)
-        spikes = charge(currents, decay, plan.dynamics)[1]
-        if not fired:
-            fired, winner = spikes, [place * s for s in spikes]
+    flat: list[object] = []
+    for term in terms:
+        norm = term.norm
+        flat += [term.value, *([norm.weight, norm.bias, norm.mean, norm.variance] if norm else [None] * 4)]
+    norms = tuple((term.norm.eps, term.norm.of_batch) if term.norm else None for term in terms)
+    return _Layer.apply(setting, norms, tuple(term.bits for term in terms), decay, *flat)
+
+
+class _Layer(torch.autograd.Function):
+    """``apply(setting, norms, bits, decay, value, weight, bias, mean, variance, ...)``.
+
+    One (eps, of_batch) or None, one Bits or None, and the last five for each term.
+    """
+
+    @staticmethod
+    def forward(ctx, setting: Setting, norms, bits, decay, *flat):  # type: ignore[override]
+        values = flat[::5]
+        dtype = values[0].dtype
+        for value in values[1:]:
+            dtype = torch.promote_types(dtype, value.dtype)
+        number = None if isinstance(decay, Tensor) else decay
+        plan = Plan(setting.dynamics, setting.timesteps, tuple(norm is not None for norm in norms), number, dtype)
+        ctx.setting, ctx.norms, ctx.plan = setting, norms, plan
+        ctx.packed = [None if b is None else (b.shape, b.strides, b.dtype) for b in bits]
+        tensors = _tensors(flat, norms, decay, plan, setting)
+        kept = list(flat)
+        for i, b in enumerate(bits):
+            kept[5 * i] = kept[5 * i] if b is None else b.packed
+        rows, *rest = values[0].shape
+        rows *= setting.timesteps if setting.constant else 1
+        if not setting.pooled:
+            ctx.save_for_backward(decay if number is None else None, None, *kept)
+            return _folded(compiling.call(forward, tensors, {"plan": plan}), (rows, *rest))
+        past = compiling.call(history, tensors, {"plan": plan})
+        assert isinstance(past, Tensor)
+        channels, height, width = rest
+        windows = past.view(-1, 2, width // 2, 2, channels)
+        ctx.save_for_backward(decay if number is None else None, windows, *kept)
+        return _folded(compiling.call(pool, [windows], {"plan": plan}), (rows, channels, height // 2, width // 2))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        decay, windows, *flat = ctx.saved_tensors
+        setting, plan = ctx.setting, ctx.plan
+        for i, was in enumerate(ctx.packed):
+            if was is not None:
+                flat[5 * i] = unpack(Bits(flat[5 * i], *was))
+        tensors = _tensors(flat, ctx.norms, plan.decay if decay is None else decay, plan, setting)
+        if windows is None:
+            tensors.append(_steps(grad, plan.timesteps))
+            grad_x, grad_decay = compiling.call(backward, tensors, {"plan": plan})
         else:
-            winner = [torch.where(s > 0, float(place), w) for s, w in zip(spikes, winner, strict=True)]
-            fired = [torch.maximum(s, f) for s, f in zip(spikes, fired, strict=True)]
-    return torch.stack([f.to(dtype) for f in fired]), torch.stack([w.to(torch.uint8) for w in winner])
+            tensors = [_windows(t, windows.shape) for t in tensors]
+            tensors += [windows, _steps(grad, plan.timesteps).view(plan.timesteps, -1, *windows.shape[2::2])]
+            inline = plan.timesteps <= INLINE_STEPS
+            grad_x, grad_decay = compiling.call(backward_pooled, tensors, {"plan": plan}, inline=inline)
+        assert isinstance(grad_x, Tensor)
+        grad_x = _folded(grad_x, flat[0].shape)
+        grads: list[Tensor | None] = []
+        for i, norm in enumerate(ctx.norms):
+            grads += [*_through(grad_x, norm, flat[5 * i : 5 * i + 5], ctx.needs_input_grad[4 + 5 * i :]), None, None]
+        if decay is not None and grad_decay is not None:
+            grad_decay = grad_decay.reshape(-1, grad_decay.shape[-1]).sum(0)
+            grad_decay = (grad_decay.sum() if decay.numel() == 1 else grad_decay).reshape(decay.shape).to(decay.dtype)
+        return None, None, None, grad_decay, *grads
 
 
-def _unpool(grad: Tensor, winner: Tensor) -> Tensor:
-    """The gradient of pooled spikes at the winners of their windows: ``[T, A, W, C]`` to ``[T, A, 2, W, 2, C]``."""
-    two = torch.arange(2, device=grad.device, dtype=torch.uint8)
-    place = 2 * two.view(2, 1, 1, 1) + two.view(2, 1)
-    return torch.where(winner[:, :, None, :, None] == place, grad[:, :, None, :, None], 0.0)
+def _through(grad: Tensor, norm: tuple[float, bool] | None, term: Sequence[Tensor], needed: Sequence[bool]):
+    """The gradients of a term's value, weight and bias, from the current's."""
+    value, weight, _, mean, variance = term
+    if norm is None:
+        return [grad.to(value.dtype) if needed[0] else None, None, None]
+    eps, of_batch = norm
+    used = (None, None, mean, torch.rsqrt(variance + eps)) if of_batch else (mean, variance, None, None)
+    return torch.ops.aten.native_batch_norm_backward(grad, value, weight, *used, of_batch, eps, list(needed[:3]))
 
 
-def backward(*tensors: Tensor, plan: Plan, dtype: torch.dtype) -> tuple[Tensor | None, ...]:
-    """Terms, decay, gradient of the spikes (and the winners) to what the terms' gradients are made of.
-
-    Returns:
-        The current's gradient ``[T, M, C]`` (or ``[T, A, 2, W, 2, C]``; one step, the sum, where the terms are constant),
-        the decay's ``[C]`` (None for a number), the current's gradient summed over all but channels, and for each
-        normalised term the sum of its product with the centred term.
-    """
-    if plan.pooled:
-        *tensors, grad, winner = tensors
-        grad = _unpool(grad, winner)
-    else:
-        *tensors, grad = tensors
-    currents, centred, decay = _read(tuple(tensors), plan, WHOLE)
-    potentials, spikes = charge(currents, decay, plan.dynamics)
-    grads, grad_decay = discharge(potentials, spikes, at_steps(grad, plan.timesteps), decay, plan.dynamics)
-    if tensors[0].shape[0] < plan.timesteps:
-        grads = [_total(grads)]
-    over = tuple(range(grads[0].dim() - 1))
-    sums = []
-    if centred:
-        sums.append(_total(grads).sum(over))
-    for value in centred:
-        sums.append(_total([g * v for g, v in zip(grads, list(value), strict=True)]).sum(over))
-    return (
-        torch.stack([g.to(dtype) for g in grads]),
-        None if grad_decay is None else grad_decay.sum(over),
-        *sums,
-    )
+def _tensors(flat: Sequence[Tensor], norms, decay: float | Tensor, plan: Plan, setting: Setting) -> list[Tensor]:
+    """The kernels' tensors: each term with its mean, scale and shift, and a decay that is a tensor."""
+    tensors: list[Tensor] = []
+    for i, norm in enumerate(norms):
+        value, weight, bias, mean, variance = flat[5 * i : 5 * i + 5]
+        tensors.append(_steps(value, 1 if setting.constant else plan.timesteps))
+        if norm is not None:
+            tensors += [mean, weight.detach() * torch.rsqrt(variance + norm[0]), bias.detach()]
+    if isinstance(decay, Tensor):
+        tensors.append(decay.detach().reshape(() if decay.numel() == 1 else (-1,)))
+    return tensors
 
 
-def _total(terms: list[Tensor]) -> Tensor:
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
+def _steps(folded: Tensor, steps: int) -> Tensor:
+    """``[steps * B, C, ...]`` to ``[steps, B * ..., C]``: a view if the tensor is channels-last."""
+    folded = folded.detach()
+    if folded.dim() == 4:
+        folded = folded.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+    return folded.contiguous().view(steps, -1, folded.shape[-1])
 
 
-def through_norm(grad: Tensor, y: Tensor, mean: Tensor, scale: Tensor, offset: Tensor, slope: Tensor) -> Tensor:
-    """The gradient of a normalised term: ``scale * grad + offset + slope * (y - mean)``, in y's dtype."""
-    return (scale * grad + (offset + slope * (y - mean))).to(y.dtype)
+def _folded(x: Tensor | tuple, shape: Sequence[int]) -> Tensor:
+    """Anything channels-last (``[..., C]``) to a folded ``[T*B, C, ...]``, a view."""
+    assert isinstance(x, Tensor)
+    rows, channels, *pixels = shape
+    return x.view(rows, *pixels, channels).movedim(-1, 1)
+
+
+def _windows(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """``[steps, M, C]`` to ``[steps, A, 2, W, 2, C]``; what is per channel stays."""
+    return x.view(x.shape[0], *shape) if x.dim() == 3 else x

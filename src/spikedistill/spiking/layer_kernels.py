@@ -98,10 +98,8 @@ def backward_pooled(*tensors: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None
     )
     two = torch.arange(2, device=grad.device, dtype=torch.int32)
     place = 2 * two.view(2, 1, 1, 1) + two.view(2, 1)
-    won = torch.where(
-        place < 2, torch.where(place == 0, wins[0], wins[1]), torch.where(place == 2, wins[2], wins[3])
-    )
-    routed = [g[:, None, :, None].to(torch.float32) * _spike(won, t) for t, g in enumerate(grad)]
+    won = torch.where(place < 2, torch.where(place == 0, wins[0], wins[1]), torch.where(place == 2, wins[2], wins[3]))
+    routed = [g[:, None, :, None].to(potentials[0].dtype) * _spike(won, t) for t, g in enumerate(grad)]
     grads, grad_decay = discharge(potentials, spikes, routed, decay, plan.dynamics)
     return _gathered(grads, terms[0].shape[0], plan), grad_decay
 
