@@ -43,6 +43,9 @@ class Bar:
 
     def end_epoch(self, row: dict[str, float]) -> None:
         """The epoch's row of metrics is known."""
+        if self.rich is not None and self.task is not None:
+            note = f"accuracy {row['train_accuracy']:.1f} %  loss {row['train_loss']:.3f}"
+            self.rich.update(self.task, completed=self.done, note=note)
         if self.rich is None and self.verbose:
             validation = f"  validation {row['validation_accuracy']:.2f} %" if "validation_accuracy" in row else ""
             print(
