@@ -11,7 +11,7 @@ from spikedistill.data import Loader, open_data
 from spikedistill.engine.devices import resolve_device
 from spikedistill.errors import UserError
 from spikedistill.evaluation.accuracy import evaluate
-from spikedistill.models import Network
+from spikedistill.models.network import checked_timesteps
 from spikedistill.run import EVALUATION_BATCH
 
 
@@ -31,9 +31,9 @@ def evaluate_run(folder: Path, *, timesteps: int | None = None, data_path: str |
     recipe = read_config(folder)
     network = load_run(folder)
     if timesteps is not None:
-        if not isinstance(network, Network):
-            raise UserError("--timesteps needs a network of the registry")
-        network.timesteps = timesteps
+        if getattr(network, "timesteps", None) is None:
+            raise UserError(f"--timesteps: the network of '{folder}' is an ANN and has no timesteps")
+        network.timesteps = checked_timesteps(timesteps)  # type: ignore[assignment]
     settings = replace(recipe.data, path=data_path) if data_path else recipe.data
     data = open_data(settings, recipe.seed)
     device = resolve_device(recipe.device)

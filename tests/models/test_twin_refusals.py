@@ -55,6 +55,19 @@ class Remembering(nn.Module):
         return x + self.v
 
 
+class MyReLU(torch.autograd.Function):
+    """The ReLU of a well-known tutorial."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * (ctx.saved_tensors[0] > 0)
+
+
 class Counting(nn.Module):
     def __init__(self):
         super().__init__()
@@ -104,6 +117,10 @@ INNER = {
     "whole numbers": (lambda _, x: x * F.relu(x.argmax(1) - 1)[:, None], "'inner' .relu.*whole numbers"),
     "a view changed behind its back": (aliased, "changed in place"),
     "a slope that is computed": (lambda m, x: F.prelu(x, m.weight.sigmoid()), "'inner'.*nn.PReLU"),
+    "an activation in a function with a gradient of its own": (
+        lambda _, x: MyReLU.apply(x),
+        "'inner'.*cannot be traced.*activation inside .clamp",
+    ),
     "python's random numbers": (randomly, "training mode.*random numbers outside torch"),
     "a module with weights made on the way": (lambda _, x: nn.Linear(8, 8)(x), "'inner'.*no sub-module|call to call"),
 }

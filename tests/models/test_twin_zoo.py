@@ -440,6 +440,9 @@ class Odds(nn.Module):
         y[:, 2:] += x[:, :2] * torch.arange(x.size(-1)).to(x) / math.sqrt(x.shape[1])
         y = self.leaky(self.conv2(y)) * F.softplus(self.log_scale)
         y = torch.sigmoid(y) * y
+        with torch.no_grad():
+            scale = y.abs().amax((1, 2, 3), keepdim=True).clamp(max=torch.finfo(y.dtype).max)
+        y = y / (scale + 1)
         y = self.odd(F.silu(y) + torch.ones_like(y) * 0.1)
         return self.fc(F.elu(nn.ReLU()(y), 0.5).sum((2, 3)) / 9)
 
@@ -614,6 +617,13 @@ def test_a_warning_says_what_is_lost(name):
     lossy = {replacement.path for replacement in twin.replacements if replacement.loss}
     assert lossy
     assert any(path in str(warning.message) for path in lossy for warning in caught)
+
+
+def test_the_ann_of_a_twin_becomes_a_twin_again():
+    network, twin, images = spikified("option-a")
+    again = sd.spikify(twin.to_ann(), STEPS, IF, example_input=images)
+    assert torch.equal(again(images), twin(images))
+    assert list(again.state_dict()) == list(network.state_dict())
 
 
 def test_shared_activations_are_named_by_their_places():

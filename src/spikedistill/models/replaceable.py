@@ -113,10 +113,13 @@ class Found:
     loss: str | None
 
 
-def is_activation(function: Any) -> bool:
-    """Whether a function, or a tensor's method, is an activation whatever its arguments are."""
+def is_activation(function: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> bool:
+    """Whether a call of a function, or of a tensor's method, is an activation; clamping is one if it is a ReLU."""
     if function in (torch.Tensor.relu, torch.Tensor.relu_):
         return True
+    if function in (torch.clamp, torch.clamp_min, torch.Tensor.clamp, torch.Tensor.clamp_min):
+        limits: dict[str, Any] = dict(zip(("min", "max"), args[1:], strict=False)) | (kwargs or {})
+        return limits.get("min") == 0 and limits.get("max") is None
     try:
         return FUNCTIONS.get(function, _CLAMP) not in (_CLAMP, _CLAMP_MIN)
     except TypeError:  # not hashable

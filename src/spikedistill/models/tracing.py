@@ -34,21 +34,22 @@ TRANSPARENT = (
 """torch's own modules that have activations inside; all others are taken as one step."""
 
 FACTORIES = (
+    *("finfo", "iinfo"),
     *("arange", "as_tensor", "empty", "eye", "full", "linspace", "ones", "tensor", "zeros"),
     *("rand", "randn", "randint", "randperm", "normal"),
 )
-"""Functions that make tensors of nothing: fx would carry them out once and for all."""
+"""Functions that make something of no tensor: fx would carry them out once and for all, or not at all."""
 
 
 class Opaque(TorchFunctionMode):
     """Refuses an activation inside a step that is not looked into."""
 
-    def __init__(self, where: Callable[[], str], is_activation: Callable[[Any], bool]) -> None:
+    def __init__(self, where: Callable[[], str], is_activation: Callable[..., bool]) -> None:
         super().__init__()
         self.where, self.is_activation = where, is_activation
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self.is_activation(func):
+        if self.is_activation(func, args, kwargs):
             name = getattr(func, "__name__", str(func))
             raise refusal(self.where(), f"it cannot be traced, and there is an activation inside ({name})")
         return func(*args, **(kwargs or {}))
@@ -59,14 +60,14 @@ class ValueTracer(fx.Tracer):
 
     Args:
         rows: the batch of four.
-        is_activation: whether a function is one of those that neurons replace.
+        is_activation: whether a function called with arguments is one of those that neurons replace.
 
     Each node's ``meta`` has ``path`` (of the module whose code it stands in) and what ``probe.judge`` found.
     """
 
     proxy_buffer_attributes = True
 
-    def __init__(self, rows: Tensor, is_activation: Callable[[Any], bool]) -> None:
+    def __init__(self, rows: Tensor, is_activation: Callable[..., bool]) -> None:
         super().__init__()
         self.rows, self.is_activation = rows, is_activation
         self._working = False
@@ -112,7 +113,10 @@ class ValueTracer(fx.Tracer):
             proxy.values = (values[0], values[1])
             # In training mode BatchNorm and noise make images depend on each other, and are meant to.
             proxy.node.meta |= judge(*values, compare=not self.root.training) | {"noisy": noisy}
-        return proxy
+        if kind == "get_attr" or torch.is_grad_enabled() or not proxy.node.meta.get("floating"):
+            return proxy
+        with torch.enable_grad():  # the code stands in torch.no_grad(), which leaves no node
+            return self.create_proxy("call_method", "detach", (proxy,), {})
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m).__module__.startswith(("torch.nn.", "torch.ao.nn.")) and not isinstance(m, TRANSPARENT)
@@ -152,7 +156,10 @@ class ValueTracer(fx.Tracer):
         """Records a call that would otherwise be carried out once and for all."""
         if self._working:
             return function(*args, **kwargs)
-        return self.create_proxy("call_function", function, args, kwargs)
+        try:
+            return self.create_proxy("call_function", function, args, kwargs)
+        except NotImplementedError:  # arguments that no code can be written for, such as arrays
+            return function(*args, **kwargs)
 
     def _where(self) -> str:
         path = self.scope.module_path
@@ -249,20 +256,20 @@ def _named(bound: Any, cls: type) -> Any:
     return call
 
 
-def trace(network: nn.Module, rows: Tensor, is_activation: Callable[[Any], bool]) -> fx.Graph:
+def trace(network: nn.Module, rows: Tensor, is_activation: Callable[..., bool]) -> fx.Graph:
     """The graph of a network in the mode it is in.
 
     Args:
-        network: a copy to trace on: its buffers may change, and constants are attached to it.
+        network: a copy to trace on, without gradients: its buffers may change, and constants are attached to it.
         rows: images ``[4, ...]``.
-        is_activation: whether a function is one of those that neurons replace.
+        is_activation: whether a function called with arguments is one of those that neurons replace.
 
     Raises:
         UserError: it cannot be traced; the sentence says where and why.
     """
     tracer = ValueTracer(rows, is_activation)
     try:
-        with torch.no_grad(), _recorded(tracer):
+        with torch.enable_grad(), _recorded(tracer):
             graph = tracer.trace(network)
     except UserError:
         raise

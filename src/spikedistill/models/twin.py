@@ -213,11 +213,13 @@ def retrace(network: nn.Module, example_input: Tensor) -> Twin:
 
     Arguments and errors as in ``spikify``.
     """
+    if isinstance(network, Twin) and network.timesteps is None:
+        return copy.deepcopy(network)
     _check(network, example_input)
     rows = example_rows(example_input)
     with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):
         try:
-            witness, work = copy.deepcopy(network).eval(), copy.deepcopy(network)
+            witness, work = copy.deepcopy(network).eval(), copy.deepcopy(network).requires_grad_(False)
         except Exception as error:
             raise refusal(type(network).__name__, f"it cannot be copied: {str(error).splitlines()[0]}") from None
         check_steady(witness, example_input)
@@ -230,10 +232,10 @@ def retrace(network: nn.Module, example_input: Tensor) -> Twin:
 
 def _check(network: nn.Module, example: Tensor) -> None:
     """Refuses what need not be traced to be refused."""
-    if isinstance(network, torch.jit.ScriptModule):
-        raise refusal(type(network).__name__, "TorchScript cannot be traced; pass the module it was made from")
     for path, module in network.named_modules():
         where = f"'{path}' ({type(module).__name__})" if path else type(module).__name__
+        if isinstance(module, torch.jit.ScriptModule):
+            raise refusal(where, "TorchScript cannot be traced; use the module that it was made from")
         if isinstance(module, nn.RNNBase | nn.RNNCellBase):
             raise refusal(where, "it is recurrent: its state would have to go on from timestep to timestep")
         if isinstance(module, LIF | TwinSpike):

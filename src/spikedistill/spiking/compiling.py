@@ -67,11 +67,11 @@ def choose(name: str) -> Iterator[None]:
         _State.choice = before
 
 
-def pays(x: Tensor) -> bool:
+def pays(x: Tensor, at_least: int = SMALL) -> bool:
     """Whether the fused twin should run on a tensor like this one (inside ``torch.compile``: always but for plain)."""
     name = choice()
     if name == "auto" and not torch.compiler.is_compiling():
-        return x.numel() >= SMALL and x.device.type not in _State.broken
+        return x.numel() >= at_least and x.device.type not in _State.broken
     return name != "plain"
 
 

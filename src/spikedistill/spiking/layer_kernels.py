@@ -87,7 +87,7 @@ def backward_pooled(*tensors: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None
     *terms, windows, grad = tensors
     currents, decay = _read(terms, plan)
     past = windows.to(torch.int32)
-    spikes = [_spike(past, t) for t in range(plan.timesteps)]
+    spikes = [_spike(past, t).to(currents[0].dtype) for t in range(plan.timesteps)]
     potentials = charge(currents, decay, plan.dynamics, spikes)[0]
     first, second, third, fourth = (corner[:, None, :, None].to(torch.int32) for corner in _corners(windows))
     wins = (
