@@ -112,7 +112,8 @@ class Recipe(TrainingSettings):
     """A whole run. See the fields' own classes for the sections.
 
     ``student`` is None for a run on a network of the user's own; ``normalisation`` (mean, std) is filled in from the
-    data when a run starts.
+    data when a run starts. ``memory`` is what a training step keeps for its backward pass: ``fast``, or ``lean``, which
+    keeps spikes at one bit each; ``compile`` runs the whole step through ``torch.compile`` instead.
     """
 
     name: str = "run"
@@ -131,6 +132,7 @@ class Recipe(TrainingSettings):
     method: dict[str, Any]
     device: str = "auto"
     precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(_number_as_text)] = "32"
+    memory: Literal["fast", "lean"] = "fast"
     compile: bool = False
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
 

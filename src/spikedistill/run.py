@@ -20,6 +20,7 @@ from spikedistill.engine.devices import make_fabric, resolve_device, resolve_pre
 from spikedistill.engine.progress import Reporter
 from spikedistill.errors import UserError
 from spikedistill.evaluation.accuracy import Evaluation, evaluate, raster
+from spikedistill.models.fuse import optimise, restore
 from spikedistill.recipe import Recipe
 from spikedistill.report import write_run_report
 from spikedistill.runfolder import STUDENT, commit, read_json, save_network, write_json
@@ -113,6 +114,7 @@ def _train_student(
     torch.manual_seed(recipe.seed + 1)  # extras do not depend on how many numbers the networks drew
     example = torch.zeros(2, *data.info.shape)
     method = method_class(parts.student, teacher, recipe.method_settings(), example)
+    optimise(method.student, recipe.memory)
     loader = Loader(
         data.train,
         data.info,
@@ -138,7 +140,7 @@ def _train_student(
     resumed = trainer.resume() if resume else False
     rows = trainer.fit()
     method.close()
-    student = method.deployable()
+    student = restore(method.deployable())
     finished = time.perf_counter()
     teacher_accuracy = taught_by["student_accuracy"] if taught_by else None
     if teacher is not None and teacher_accuracy is None:
