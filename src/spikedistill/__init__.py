@@ -4,6 +4,8 @@ __version__ = "0.1.0"
 
 from spikedistill.api import distill, list_recipes, load
 from spikedistill.errors import UserError
+from spikedistill.evaluation.energy import energy
+from spikedistill.exporting import export_nir, export_onnx, read_nir
 from spikedistill.methods import list_methods
 from spikedistill.models import Network, create_model, list_models
 from spikedistill.models.twin import spikify
@@ -17,9 +19,13 @@ __all__ = [
     "UserError",
     "create_model",
     "distill",
+    "energy",
+    "export_nir",
+    "export_onnx",
     "list_methods",
     "list_models",
     "list_recipes",
     "load",
+    "read_nir",
     "spikify",
 ]

@@ -49,6 +49,7 @@ def distill(
             the student's twin).
         student: the SNN (``create_model(..., spiking=True)`` or ``spikify``); it is trained in place.
         train: a map-style dataset of (image tensor ``[C, H, W]``, label), or a data set name or path as in recipes.
+            Items may be sequences ``[T, C, H, W]`` (event frames); the teacher then sees their mean over T.
         test: the same for the test images; with a name or a path as ``train`` its own test part is used.
         method: a method's name, or a dict of ``name`` and its settings.
         epochs, batch_size, optimizer, schedule, clip: as in recipes.
@@ -71,7 +72,7 @@ def distill(
     """
     import copy
 
-    from spikedistill.assembly import Parts, needs_trained_teacher
+    from spikedistill.assembly import Parts, check_frames, needs_trained_teacher
     from spikedistill.methods.base import JOINT_TEACHER
     from spikedistill.recipe import parse
     from spikedistill.run import execute, refuse_occupied
@@ -100,6 +101,8 @@ def distill(
     recipe = parse({key: value for key, value in content.items() if value is not None}, "the arguments of distill")
     refuse_occupied(folder, resume)
     data = _open(train, test, validation, seed, classes, workers, augment, recipe.data)
+    if timesteps is not None:
+        check_frames(data.info, timesteps, "sequences of ")
     _check_input(student, data)
     recipe.normalisation = (data.info.mean, data.info.std)
     if teacher is None and recipe.method_class().teacher_role == JOINT_TEACHER:

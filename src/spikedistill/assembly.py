@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from spikedistill.build import load_teacher, make_network, resolved
-from spikedistill.data import Data, open_data
+from spikedistill.data import Data, DataInfo, open_data
 from spikedistill.engine.devices import resolve_device, resolve_precision
 from spikedistill.errors import UserError
 from spikedistill.methods.base import JOINT_TEACHER, check_classes
@@ -41,6 +41,7 @@ def assemble(recipe: Recipe) -> Parts:
     method = recipe.method_class()
     resolve_precision(recipe.precision, resolve_device(recipe.device))
     data = open_data(recipe.data, recipe.seed)
+    check_frames(data.info, recipe.timesteps, "data.frames=")
     recipe = recipe.model_copy(update={"normalisation": (data.info.mean, data.info.std)})
     network = recipe.student = resolved(wanted, data.info, "student")
     torch.manual_seed(recipe.seed)
@@ -49,6 +50,19 @@ def assemble(recipe: Recipe) -> Parts:
         twin = make_network(resolved(recipe.teacher or network, data.info, "teacher"), False, recipe)
         return Parts(recipe, data, student, twin)
     return Parts(recipe, data, student, _trained_teacher(recipe, data, student))
+
+
+def check_frames(info: DataInfo, timesteps: int, remedy: str) -> None:
+    """Refuses sequences whose length is not the network's T.
+
+    Raises:
+        UserError: they differ; ``remedy`` is what to set.
+    """
+    if info.timesteps not in (None, timesteps):
+        raise UserError(
+            f"timesteps is {timesteps}, and data '{info.name}' come as sequences of {info.timesteps} frames; make them "
+            f"equal: {remedy}{timesteps}"
+        )
 
 
 def _trained_teacher(recipe: Recipe, data: Data, student: nn.Module) -> nn.Module | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import warnings
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -64,15 +67,64 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     timesteps: Annotated[int | None, typer.Option(help="Run the SNN with another number of timesteps.")] = None,
     data_path: Annotated[str | None, typer.Option("--data-path", help="Where the data lie now.")] = None,
+    images: Annotated[int | None, typer.Option(help="How many test images to use; all unless given.")] = None,
+    noise: Annotated[
+        list[str] | None, typer.Option(help="KIND:VALUE, KIND for a curve, or all; may be given more than once.")
+    ] = None,
+    latency: Annotated[bool, typer.Option("--latency", help="Accuracy from 1 to 2T steps, and early exit.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Accuracy on the test images, per timestep, and firing rates.
+    """Accuracy on the test images, per timestep, firing rates; under noise; by latency.
 
-    Example: [bold]spikedistill eval runs/mnist-1 --timesteps 2[/bold]
+    Kinds of noise: gaussian, salt-and-pepper, blur, occlusion, spike-deletion, spike-jitter, weights.
+
+    Example: [bold]spikedistill eval runs/mnist-1 --timesteps 2 --noise gaussian:0.05[/bold]
     """
     from spikedistill.evaluate import evaluate_run, print_evaluation
 
-    print_evaluation(evaluate_run(run, timesteps=timesteps, data_path=data_path), as_json)
+    result = evaluate_run(
+        run, timesteps=timesteps, data_path=data_path, images=images, noises=noise or [], by_latency=latency
+    )
+    print_evaluation(result, as_json)
+
+
+@app.command()
+def energy(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    data_path: Annotated[str | None, typer.Option("--data-path", help="Where the data lie now.")] = None,
+    images: Annotated[int, typer.Option(help="How many test images to measure.")] = 256,
+    constants: Annotated[
+        str,
+        typer.Option(help="45nm, 45nm-fp16, 45nm-int32, 45nm-int8, joint-asnn, or add=PJ,multiply=PJ,move=PJ:PJ."),
+    ] = "45nm",
+    as_json: Json = False,
+) -> None:
+    """Parameters, operations, firing rates and energy of every layer, beside the ANN; writes energy.json.
+
+    Example: [bold]spikedistill energy runs/mnist-1 --constants joint-asnn[/bold]
+    """
+    from spikedistill.energyrun import energy_of_run, print_energy
+
+    print_energy(energy_of_run(run, data_path=data_path, images=images, constants=constants), as_json)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    kind: Annotated[str, typer.Option("--format", help="nir (for chips) or onnx.")] = "nir",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file; student.<format> in the run folder by default.")
+    ] = None,
+    data_path: Annotated[str | None, typer.Option("--data-path", help="Where the data lie now.")] = None,
+    images: Annotated[int, typer.Option(help="How many test images to compare on.")] = 1000,
+) -> None:
+    """Write the network as a file for chips, read it back, compare, and write a model card beside it.
+
+    Example: [bold]spikedistill export runs/mnist-1 --format nir -o mnist.nir[/bold]
+    """
+    from spikedistill.exporting import export_run, print_exported
+
+    print_exported(export_run(run, kind, out, data_path=data_path, images=images))
 
 
 @app.command()
@@ -125,6 +177,53 @@ def search(
     )
 
 
+@app.command()
+def campaign(
+    file: Annotated[Path, typer.Argument(help="A YAML file: a list of runs.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted overrides for all runs: key=value.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop, with a checkpoint, after so many minutes.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the run folders; runs/NAME unless given.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Folder for records and pages of finished runs.")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Shrink every run to seconds.")] = False,
+) -> None:
+    """Make the runs of a list that are not finished yet; the same command goes on where it stopped.
+
+    Example: [bold]spikedistill campaign results/campaigns/mnist.yaml data.path=data/mnist --minutes 60[/bold]
+    """
+    from spikedistill.campaign import run_campaign
+
+    troubles = run_campaign(
+        file, out=out, results=results, minutes=minutes, overrides=overrides or [], smoke=smoke, say=typer.echo
+    )
+    if troubles:
+        raise TrainingFailed(f"{len(troubles)} left to do; {troubles[-1]}")
+
+
+@app.command()
+def bench(
+    works: Annotated[list[str] | None, typer.Argument(help="Which pieces of work; all that suit the device.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    rounds: Annotated[int, typer.Option(help="Interleaved rounds of each work.")] = 7,
+    small: Annotated[
+        bool, typer.Option("--small", help="Shrink the work to try the command; figures mean nothing.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A Markdown page to write; JSON beside it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure speed and memory against the installed peers (SpikingJelly, snnTorch, Norse).
+
+    Example: [bold]spikedistill bench neuron train-bf16 -o results/speed.md[/bold]
+    """
+    import json
+
+    from spikedistill.bench import bench as measure
+
+    say = (lambda line: typer.echo(line, err=True)) if as_json else typer.echo
+    found = measure(works or [], device=device, rounds=rounds, small=small, out=out, say=say)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+
+
 @app.command(name="list")
 def list_names(what: Annotated[str, typer.Argument(help="models, methods, recipes or data")]) -> None:
     """List what ships with the package.
@@ -139,8 +238,26 @@ def list_names(what: Annotated[str, typer.Argument(help="models, methods, recipe
         typer.echo(f"{name:<36} {line}".rstrip())
 
 
+class _Interrupted(BaseException):
+    """A signal while no training loop was there to take it; typer would leave without a word."""
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    raise _Interrupted(signal.Signals(number).name)
+
+
+def _warning(message: Warning | str, category: type[Warning], filename: str, *where: object) -> str:
+    """Our own warnings as a sentence; others' with the line that gave them."""
+    place = "" if "spikedistill" in filename else f"{category.__name__}: "
+    return f"spikedistill: {place}{message}\n"
+
+
 def main() -> None:
     """Runs the command line; a user's mistake is one sentence and exit code 2."""
+    warnings.formatwarning = _warning
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         app()
     except UserError as error:
@@ -149,8 +266,8 @@ def main() -> None:
     except TrainingFailed as error:
         typer.echo(f"spikedistill: {error}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("spikedistill: interrupted; go on with --resume", err=True)
+    except _Interrupted as error:
+        typer.echo(f"spikedistill: interrupted ({error}); a run that had begun goes on with --resume", err=True)
         sys.exit(1)
 
 

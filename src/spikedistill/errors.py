@@ -1,4 +1,4 @@
-"""The two exceptions that the command line turns into a sentence: refused input, and a run that failed."""
+"""The exceptions that the command line turns into a sentence: refused input, and a run that failed."""
 
 
 class UserError(Exception):
@@ -11,6 +11,14 @@ class UserError(Exception):
 
 class TrainingFailed(Exception):
     """A run that was asked for rightly and could not be finished; the command line leaves with exit code 1."""
+
+
+class Stopped(TrainingFailed):
+    """A run that was asked to stop, by a signal or a deadline, and left a checkpoint from which it goes on."""
+
+
+class WriteFailed(TrainingFailed):
+    """A file of a run could not be written, such as on a full disk; what stood there before still stands."""
 
 
 def nearest(given: str, accepted: list[str] | tuple[str, ...]) -> str:

@@ -3,42 +3,122 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from spikedistill.build import load_run, read_config
-from spikedistill.data import Loader, open_data
+from spikedistill.data import Data, Loader, open_data
 from spikedistill.engine.devices import resolve_device
 from spikedistill.errors import UserError
 from spikedistill.evaluation.accuracy import evaluate
+from spikedistill.evaluation.latency import latency
+from spikedistill.evaluation.robustness import NOISES, noises_for, parse_noise, robustness
 from spikedistill.models.network import checked_timesteps
+from spikedistill.recipe import Recipe
 from spikedistill.run import EVALUATION_BATCH
+from spikedistill.runfolder import read_json, write_json
+
+ROBUSTNESS, LATENCY = "robustness.json", "latency.json"
+ALL = "all"
+"""Every kind of noise that the network can be tried with."""
+
+OWN = "own"
+"""The data set's name in the recipe of a run on ``Dataset`` objects, which no folder can bring back."""
 
 
-def evaluate_run(folder: Path, *, timesteps: int | None = None, data_path: str | None = None) -> dict[str, Any]:
+@dataclass
+class Opened:
+    """A finished run, ready to be measured.
+
+    Attributes:
+        folder: the run folder.
+        recipe: its recipe, with the data where they lie now.
+        network: its trained network, in eval mode on the device.
+        data: its data set.
+        device: where batches are made.
+    """
+
+    folder: Path
+    recipe: Recipe
+    network: nn.Module
+    data: Data
+    device: torch.device
+
+    def test_images(self) -> Loader:
+        """The test images in their own order, in batches of ``EVALUATION_BATCH``."""
+        info = self.data.info
+        return Loader(
+            self.data.test, info, batch_size=EVALUATION_BATCH, device=self.device, shuffle=False, seed=self.recipe.seed
+        )
+
+
+def open_run(
+    folder: Path, data_path: str | None = None, images: int | None = None, frames: int | None = None
+) -> Opened:
+    """Opens a run folder's network and its test images.
+
+    Args:
+        folder: the run folder.
+        data_path: where the data lie now, if not where they lay.
+        images: how many test images to use, the same ones whatever the run's seed; None for all that the run used.
+        frames: into how many frames recordings of events are cut, if not as many as in training.
+
+    Raises:
+        UserError: no finished run, no data, or a run on data or a network that only its user has.
+    """
+    recipe = read_config(folder)
+    network = load_run(folder)
+    if recipe.data.name == OWN and not data_path:
+        raise UserError(f"'{folder}' was trained on data of your own; say where such data lie: --data-path")
+    settings = replace(recipe.data, path=data_path) if data_path else recipe.data
+    if images is not None:
+        settings = replace(settings, test_subset=min(images, settings.test_subset or images))
+    if frames is not None:
+        settings = replace(settings, frames=checked_timesteps(frames))
+    recipe = recipe.model_copy(update={"data": settings})
+    data = open_data(settings, recipe.seed)
+    device = resolve_device(recipe.device)
+    return Opened(folder, recipe, network.to(device), data, device)
+
+
+def evaluate_run(
+    folder: Path,
+    *,
+    timesteps: int | None = None,
+    data_path: str | None = None,
+    images: int | None = None,
+    noises: Sequence[str] = (),
+    by_latency: bool = False,
+) -> dict[str, Any]:
     """Evaluates a run folder's network on its test images.
+
+    Noise and latency are measured beside the plain accuracy and kept in the run folder, as ``robustness.json`` and
+    ``latency.json``, for the report.
 
     Args:
         folder: the run folder.
         timesteps: another T than it was trained with.
         data_path: where the data lie now, if not where they lay.
+        images: how many test images to use; None for all that the run used.
+        noises: ``KIND:VALUE``, ``KIND`` for a whole curve, or ``all``.
+        by_latency: accuracy from 1 to 2 T timesteps, and early exit.
 
     Raises:
-        UserError: no finished run, no data, or T for an ANN.
+        UserError: no finished run, no data, an unknown noise, or something about spikes asked of an ANN.
     """
-    from dataclasses import replace
-
-    recipe = read_config(folder)
-    network = load_run(folder)
+    wanted = [parse_noise(text) for text in noises if text != ALL]
+    run = open_run(folder, data_path, images, frames=timesteps)
+    wanted += [parse_noise(kind) for kind in noises_for(run.network) if ALL in noises]
     if timesteps is not None:
-        if getattr(network, "timesteps", None) is None:
+        if getattr(run.network, "timesteps", None) is None:
             raise UserError(f"--timesteps: the network of '{folder}' is an ANN and has no timesteps")
-        network.timesteps = checked_timesteps(timesteps)  # type: ignore[assignment]
-    settings = replace(recipe.data, path=data_path) if data_path else recipe.data
-    data = open_data(settings, recipe.seed)
-    device = resolve_device(recipe.device)
-    loader = Loader(data.test, data.info, batch_size=EVALUATION_BATCH, device=device, shuffle=False, seed=0)
-    result = evaluate(network.to(device), loader, len(data.info.classes))
+        run.network.timesteps = checked_timesteps(timesteps)  # type: ignore[assignment]
+    result = evaluate(run.network, run.test_images(), len(run.data.info.classes))
     return {
         "run": str(folder),
         "timesteps": result.timesteps,
@@ -47,7 +127,51 @@ def evaluate_run(folder: Path, *, timesteps: int | None = None, data_path: str |
         "accuracy_per_timestep": result.accuracy_per_timestep,
         "firing_rate": result.firing_rate,
         "mean_firing_rate": result.mean_firing_rate,
+        **({"noise": noise_curves(run, wanted)} if wanted else {}),
+        **({"latency": latency_of(run)} if by_latency else {}),
     }
+
+
+def noise_curves(run: Opened, wanted: Sequence[tuple[str, Sequence[float]]]) -> dict[str, dict[str, float]]:
+    """Measures a run under noise and adds it to the run's ``robustness.json``.
+
+    Args:
+        run: opened.
+        wanted: kinds with their strengths.
+
+    Returns:
+        Kind to strength to accuracy in percent; strength 0 is without noise.
+    """
+    curves: dict[str, dict[str, float]] = {}
+    for kind, strengths in wanted:
+        found = robustness(run.network, run.test_images(), run.data.info, kind, strengths, run.recipe.seed)
+        curves.setdefault(kind, {}).update({f"{strength:g}": value for strength, value in found.items()})
+    basis = {
+        "images": len(run.data.test),
+        "seed": run.recipe.seed,
+        "timesteps": getattr(run.network, "timesteps", None),
+    }
+    file = run.folder / ROBUSTNESS
+    known = read_json(file) if file.is_file() else {}
+    if {key: known.get(key) for key in basis} != basis:
+        known = {}
+    merged = known.get("curves", {})
+    for kind, curve in curves.items():
+        points = merged.get(kind, {}).get("accuracy", {}) | curve
+        merged[kind] = {"summary": NOISES[kind].summary, "accuracy": dict(sorted(points.items(), key=_strength))}
+    write_json(file, {**basis, "curves": merged})
+    return curves
+
+
+def _strength(point: tuple[str, float]) -> float:
+    return float(point[0])
+
+
+def latency_of(run: Opened) -> dict[str, Any]:
+    """Measures a run's accuracy from 1 to 2 T timesteps and its early exits, and writes its ``latency.json``."""
+    content = asdict(latency(run.network, run.test_images()))
+    write_json(run.folder / LATENCY, content)
+    return content
 
 
 def print_evaluation(result: dict[str, Any], as_json: bool) -> None:
@@ -62,3 +186,19 @@ def print_evaluation(result: dict[str, Any], as_json: bool) -> None:
         for name, rate in result["firing_rate"].items():
             print(f"  {name:<28} {rate:.4f} spikes per neuron and step")
         print(f"  {'mean':<28} {result['mean_firing_rate']:.4f}")
+    for kind, curve in result.get("noise", {}).items():
+        print(f"{kind}: {NOISES[kind].summary}")
+        for strength, accuracy in curve.items():
+            print(f"  {strength:<8} {accuracy:6.2f} %")
+    if "latency" in result:
+        _print_latency(result["latency"])
+
+
+def _print_latency(found: dict[str, Any]) -> None:
+    trained = found["timesteps"]
+    print(f"by timesteps (percent), trained with T={trained}:")
+    for steps, accuracy in found["accuracy"].items():
+        print(f"  T={steps:<6} {accuracy:6.2f}")
+    print("stopping as soon as the answer is confident:")
+    for one in found["exits"]:
+        print(f"  {one['confidence']:<8g} {one['accuracy']:6.2f} % in {one['timesteps']:.2f} timesteps")

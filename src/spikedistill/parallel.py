@@ -6,9 +6,12 @@ A small network gains little from a second thread, and two runs side by side gai
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
 from typing import Any
 
 from spikedistill.recipe import Recipe
@@ -34,19 +37,39 @@ def train_many(recipes: Sequence[Recipe], workers: int | None = None) -> Iterato
         yield from map(_train, recipes)
         return
     # Fresh processes: one that was forked would inherit the threads of torch half-way through their work.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_single_threaded) as pool:
+    others = set(active_children())
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin) as pool:
         futures = [pool.submit(_train, recipe) for recipe in recipes]
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except Exception:
+            raise
+        except BaseException:  # a signal: runs that are under way write a checkpoint first
+            for child in set(active_children()) - others:
+                child.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _single_threaded() -> None:
+def _begin() -> None:
     import torch
 
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A process of the pool would wait for work for ever when its parent is killed."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    # Training takes that signal, writes its checkpoint and puts the default back.
+    while signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        time.sleep(0.1)
+    os._exit(1)
 
 
 def _train(recipe: Recipe) -> dict[str, Any]:

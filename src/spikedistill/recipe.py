@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -113,7 +113,9 @@ class Recipe(TrainingSettings):
 
     ``student`` is None for a run on a network of the user's own; ``normalisation`` (mean, std) is filled in from the
     data when a run starts. ``memory`` is what a training step keeps for its backward pass: ``fast``, or ``lean``, which
-    keeps spikes at one bit each; ``compile`` runs the whole step through ``torch.compile`` instead.
+    keeps spikes at one bit each; ``compile`` runs the whole step through ``torch.compile`` instead. ``on_bad_numbers``
+    decides what a loss or gradient that is NaN or infinite does: ``stop`` ends the run at its last good checkpoint,
+    ``skip`` leaves the step out.
     """
 
     name: str = "run"
@@ -135,6 +137,7 @@ class Recipe(TrainingSettings):
     memory: Literal["fast", "lean"] = "fast"
     compile: bool = False
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
+    on_bad_numbers: Literal["stop", "skip"] = "stop"
 
     def method_settings(self) -> Any:
         """The method's own settings, validated."""
@@ -176,9 +179,12 @@ def _method_settings(section: dict[str, Any]) -> Any:
 
 def _section_type(model: type, name: Any) -> type | None:
     """The model or dataclass behind a section of ``model``, None for a plain value."""
-    if not (isinstance(model, type) and issubclass(model, BaseModel)) or name not in model.model_fields:
+    if is_dataclass(model):
+        annotation = get_type_hints(model).get(name)
+    elif isinstance(model, type) and issubclass(model, BaseModel) and name in model.model_fields:
+        annotation = model.model_fields[name].annotation
+    else:
         return None
-    annotation = model.model_fields[name].annotation
     for option in (annotation, *getattr(annotation, "__args__", ())):
         if isinstance(option, type) and (issubclass(option, BaseModel) or is_dataclass(option)):
             return option

@@ -109,12 +109,14 @@ def smoke_size(recipe: Recipe) -> Recipe:
 
 
 def smoke_data(recipe: Recipe) -> dict[str, Any]:
-    """The ``data`` section of a recipe's smoke size."""
-    from spikedistill.data import nominal_shape
+    """The ``data`` section of a recipe's smoke size; events become those of a simulated camera before the digits."""
+    from dataclasses import asdict
+
+    from spikedistill.data import SimulatorSettings, holds_events, nominal_shape, stand_in
 
     channels, side = nominal_shape(recipe.data)
-    return {
-        "name": "digits",
+    section = {
+        "name": stand_in(recipe.data.name),
         "size": min(side, SMOKE_SIZE),
         "channels": channels,
         "subset": SMOKE_IMAGES,
@@ -122,6 +124,11 @@ def smoke_data(recipe: Recipe) -> dict[str, Any]:
         "validation": 0.25 if recipe.data.validation else 0.0,
         "augment": recipe.data.augment,
     }
+    if holds_events(recipe.data):
+        camera = asdict(recipe.data.simulator or SimulatorSettings()) | {"side": section["size"], "loops": 1}
+        events = {"simulator": camera, "frames": recipe.data.frames, "slicing": recipe.data.slicing}
+        section |= {"size": None, "channels": None, **events}
+    return section
 
 
 def _narrow(model: dict[str, Any]) -> None:

@@ -13,16 +13,19 @@ from torch import nn
 
 from spikedistill.assembly import Parts, assemble, needs_trained_teacher, teacher_recipe
 from spikedistill.build import load_run
-from spikedistill.data import Data, Loader
+from spikedistill.data import Data, Loader, pixels
 from spikedistill.engine import Trainer, TrainSettings
-from spikedistill.engine.checkpoint import write_durably
-from spikedistill.engine.devices import make_fabric, resolve_device, resolve_precision
+from spikedistill.engine.checkpoint import sweep, write_durably
+from spikedistill.engine.devices import keep_freed_memory, make_fabric, resolve_device, resolve_precision
+from spikedistill.engine.lock import LOCK, hold
 from spikedistill.engine.progress import Reporter
 from spikedistill.errors import UserError
 from spikedistill.evaluation.accuracy import Evaluation, evaluate, raster
-from spikedistill.models.fuse import optimise, restore
+from spikedistill.models.fuse import channels_last, optimise, restore
+from spikedistill.models.twin import name_of
 from spikedistill.recipe import Recipe
 from spikedistill.report import write_run_report
+from spikedistill.resuming import check_same_run
 from spikedistill.runfolder import STUDENT, commit, read_json, save_network, write_json
 from spikedistill.transfer import TRANSFERS
 
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 EVALUATION_BATCH = 250
-SUMMARY, CONFIG = "summary.json", "config.yaml"
+SUMMARY, CONFIG, REPORT = "summary.json", "config.yaml", "report.html"
 
 
 @dataclass
@@ -48,7 +51,7 @@ class Run:
     folder: Path
 
 
-def train(recipe: Recipe, *, resume: bool = False, verbose: bool = True) -> Run:
+def train(recipe: Recipe, *, resume: bool = False, verbose: bool = True, deadline: float | None = None) -> Run:
     """Runs a recipe to its end.
 
     Everything that can be refused is refused before the run folder is made.
@@ -57,16 +60,29 @@ def train(recipe: Recipe, *, resume: bool = False, verbose: bool = True) -> Run:
         recipe: what to run.
         resume: go on from the last checkpoint of the recipe's run folder; a finished run is returned as it is.
         verbose: show progress.
+        deadline: on ``time.monotonic``; None for no limit.
 
     Raises:
         UserError: the recipe cannot be run, or its folder already holds a run and ``resume`` is False.
+        Stopped: the deadline has passed; ``resume`` goes on from there.
     """
     folder = recipe.folder()
     if resume and (folder / SUMMARY).is_file():
-        return Run(load_run(folder), read_json(folder / SUMMARY), folder)
+        return _finished(recipe, folder)
     refuse_occupied(folder, resume)
     parts = assemble(recipe)
-    return execute(parts, resume=resume, verbose=verbose)
+    return execute(parts, resume=resume, verbose=verbose, deadline=deadline)
+
+
+def _finished(recipe: Recipe, folder: Path) -> Run:
+    """A run that has come to its end; a report that was not written any more is written now."""
+    check_same_run(folder, recipe)
+    run = Run(load_run(folder), read_json(folder / SUMMARY), folder)
+    if (folder / LOCK).exists() or not (folder / REPORT).is_file():  # it was killed behind its summary
+        with hold(folder):
+            sweep(folder)
+            write_run_report(folder)
+    return run
 
 
 def refuse_occupied(folder: Path, resume: bool) -> None:
@@ -77,32 +93,56 @@ def refuse_occupied(folder: Path, resume: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"out '{folder}' is a file, not a folder")
-    if (folder / CONFIG).exists() and not resume:
+    if not resume and any((folder / name).exists() for name in (CONFIG, SUMMARY, "checkpoints")):
         raise UserError(f"'{folder}' already holds a run; go on with --resume or choose another folder with out=")
 
 
-def execute(parts: Parts, *, resume: bool, verbose: bool) -> Run:
+def execute(parts: Parts, *, resume: bool, verbose: bool, deadline: float | None = None) -> Run:
     """Trains what ``assemble`` (or a user) put together, and writes the run folder."""
-    recipe, folder = parts.recipe, parts.recipe.folder()
-    fresh = not folder.exists()
+    folder = parts.recipe.folder()
+    made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_durably(folder / CONFIG, recipe.to_yaml().encode())
-        teacher, known = parts.teacher, None
-        if needs_trained_teacher(recipe) and teacher is None:
-            trained = train(teacher_recipe(recipe, folder / "teacher"), resume=True, verbose=verbose)
-            teacher, known = trained.student, trained.summary
-        run = _train_student(parts, teacher, known, resume=resume, verbose=verbose)
-        write_run_report(folder)
-        return run
-    except UserError:
-        if fresh and not (folder / "metrics.csv").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+    except OSError as error:
+        raise UserError(
+            f"the run folder '{folder}' cannot be made: {error.strerror}; choose another with out="
+        ) from None
+    with hold(folder):
+        refuse_occupied(folder, resume)  # once more: someone may have begun between the first look and the lock
+        began_here = made and not (folder / CONFIG).exists()
+        try:
+            return _execute(parts, resume=resume, verbose=verbose, deadline=deadline)
+        except UserError:
+            if began_here and not any(folder.rglob("step-*.pt")):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def _execute(parts: Parts, *, resume: bool, verbose: bool, deadline: float | None) -> Run:
+    """``execute`` in a folder that is ours alone."""
+    recipe, folder = parts.recipe, parts.recipe.folder()
+    sweep(folder)
+    if (folder / CONFIG).is_file():
+        check_same_run(folder, recipe)
+    write_durably(folder / CONFIG, recipe.to_yaml().encode())
+    teacher, known = parts.teacher, None
+    if needs_trained_teacher(recipe) and teacher is None:
+        own = teacher_recipe(recipe, folder / "teacher")
+        trained = train(own, resume=True, verbose=verbose, deadline=deadline)
+        teacher, known = trained.student, trained.summary
+    run = _train_student(parts, teacher, known, resume=resume, verbose=verbose, deadline=deadline)
+    write_run_report(folder)
+    return run
 
 
 def _train_student(
-    parts: Parts, teacher: nn.Module | None, taught_by: dict[str, Any] | None, *, resume: bool, verbose: bool
+    parts: Parts,
+    teacher: nn.Module | None,
+    taught_by: dict[str, Any] | None,
+    *,
+    resume: bool,
+    verbose: bool,
+    deadline: float | None,
 ) -> Run:
     recipe, data, folder = parts.recipe, parts.data, parts.recipe.folder()
     code = commit()
@@ -115,6 +155,10 @@ def _train_student(
     example = torch.zeros(2, *data.info.shape)
     method = method_class(parts.student, teacher, recipe.method_settings(), example)
     optimise(method.student, recipe.memory)
+    if teacher is not None:
+        channels_last(teacher)
+    if device.type == "cpu":
+        keep_freed_memory()
     loader = Loader(
         data.train,
         data.info,
@@ -136,6 +180,7 @@ def _train_student(
         folder,
         lambda network: _validation(network, data, fabric),
         Reporter(label, verbose),
+        deadline,
     )
     resumed = trainer.resume() if resume else False
     rows = trainer.fit()
@@ -154,7 +199,7 @@ def _train_student(
     summary = {
         "name": recipe.name,
         "method": recipe.method["name"],
-        "model": recipe.student.model if recipe.student else type(student).__name__,
+        "model": recipe.student.model if recipe.student else name_of(student),
         "dataset": data.info.name,
         "student_accuracy": result.accuracy,
         "teacher_accuracy": teacher_accuracy,
@@ -188,6 +233,7 @@ def train_settings(recipe: Recipe) -> TrainSettings:
         clip=recipe.clip,
         accumulate=recipe.accumulate,
         checkpoint_minutes=recipe.checkpoint_minutes,
+        on_bad_numbers=recipe.on_bad_numbers,
         compile=recipe.compile,
     )
 
@@ -216,8 +262,7 @@ def _write_results(parts: Parts, student: nn.Module, result: Evaluation, fabric:
     with torch.inference_mode():
         student.eval()
         prediction = int(student(images).argmax(-1))
-    shape = (-1, 1, 1)
-    pixels = images[0].cpu() * torch.tensor(data.info.std).view(shape) + torch.tensor(data.info.mean).view(shape)
+    image = images.select(-4, 0)
     content = {
         "timesteps": result.timesteps,
         "accuracy": result.accuracy,
@@ -227,10 +272,10 @@ def _write_results(parts: Parts, student: nn.Module, result: Evaluation, fabric:
         "classes": list(data.info.classes),
         "example": {
             "index": 0,
-            "image": (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).tolist(),
+            "image": pixels(image, data.info).tolist(),
             "label": int(labels),
             "prediction": prediction,
-            "raster": raster(student, images[0]),
+            "raster": raster(student, image),
         },
     }
     write_json(folder / "evaluation.json", content)

@@ -33,10 +33,14 @@ def _finite(value: Any) -> Any:
 
 def save_network(network: nn.Module, path: Path) -> None:
     """Writes a network's state as safetensors."""
+    write_durably(path, state_bytes(network))
+
+
+def state_bytes(network: nn.Module) -> bytes:
+    """A network's state as the contents of a safetensors file."""
     from safetensors.torch import save
 
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
-    write_durably(path, save(state))
+    return save({key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()})
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -63,7 +67,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def load_state(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Loads a state dict strictly.
+    """Loads a state dict strictly, but for what calibration has added to a spikified network's state.
 
     Raises:
         UserError: names the first missing, unexpected or differently shaped tensor.
@@ -74,7 +78,12 @@ def load_state(network: nn.Module, state: dict[str, Tensor], source: str) -> Non
             raise UserError(f"{source} has no tensor '{key}', which {type(network).__name__} needs")
         if state[key].shape != value.shape:
             raise UserError(f"{source}: '{key}' is {list(state[key].shape)}, the network's is {list(value.shape)}")
-    extra = [key for key in state if key not in own]
+    added = {
+        f"{path}.{name}".removeprefix(".")
+        for path, module in network.named_modules()
+        for name in getattr(module, "OPTIONAL_STATE", ())
+    }
+    extra = [key for key in state if key not in own and key not in added]
     if extra:
         raise UserError(f"{source} has a tensor '{extra[0]}' that {type(network).__name__} does not know")
     network.load_state_dict(state)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from spikedistill.engine.checkpoint import latest_checkpoint, save_checkpoint, write_durably
+from spikedistill.errors import WriteFailed
 
 
 def state(value: int) -> dict[str, object]:
@@ -48,7 +49,7 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(WriteFailed, match="No space left on device"):
         write_durably(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

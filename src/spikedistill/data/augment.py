@@ -21,7 +21,8 @@ class Augmentation:
     """The contract: draw for ``count`` images, then apply to as many.
 
     Class attributes say what value the name takes: ``default`` (None: it takes no value), the accepted range
-    ``low`` .. ``high``, and whether it must be ``whole``.
+    ``low`` .. ``high``, and whether it must be ``whole``. Any number of channels must do: a sequence comes with its T
+    steps as T * C channels, so that one draw holds for all of them.
     """
 
     default: ClassVar[float | None] = None

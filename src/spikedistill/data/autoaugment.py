@@ -154,6 +154,10 @@ class AutoAugment(Augmentation):
 
     def __init__(self, value: float, info: DataInfo) -> None:
         super().__init__(value, info)
+        if info.timesteps is not None:
+            raise UserError(
+                f"augmentation 'autoaugment' works on pictures and '{info.name}' holds sequences; leave it out"
+            )
         if info.shape[0] not in (1, 3):
             raise UserError(f"augmentation 'autoaugment' needs 1 or 3 channels; these images have {info.shape[0]}")
         self._fill = torch.tensor(info.mean).mul(255).round()[:, None, None]

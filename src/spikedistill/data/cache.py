@@ -24,6 +24,11 @@ class Decoded:
     test: ImageSet
 
 
+def cache_root() -> Path:
+    """Returns the folder for everything that can be made or fetched again."""
+    return Path(os.environ.get("SPIKEDISTILL_CACHE") or "~/.cache/spikedistill").expanduser()
+
+
 def folder_stamp(path: Path) -> list[str]:
     """Lists every visible file under ``path`` with size and modification time."""
     stamps: list[str] = [str(path.resolve())]
@@ -39,9 +44,8 @@ def folder_stamp(path: Path) -> list[str]:
 
 def cache_file(name: str, stamp: list[str], size: int | None, channels: int | None) -> Path:
     """Returns where the decoded data set lies or would lie."""
-    root = Path(os.environ.get("SPIKEDISTILL_CACHE") or "~/.cache/spikedistill").expanduser()
     key = sha256(json.dumps([LAYOUT, stamp, size, channels]).encode()).hexdigest()[:16]
-    return root / f"{name.replace('/', '--')}-{key}.safetensors"
+    return cache_root() / f"{name.replace('/', '--')}-{key}.safetensors"
 
 
 def read_cache(file: Path) -> Decoded | None:

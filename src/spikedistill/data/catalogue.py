@@ -1,11 +1,17 @@
 """Data sets the program knows by name: one line for people, normalisation constants for the loader.
 
 The constants are mean and standard deviation of the training images over all pixels, in units of [0, 1]: those of
-MNIST, CIFAR-10 and the digits are recomputed by the tests, the others are the ones in general use. Each set has its
-own; CIFAR-10 with CIFAR-100's constants is a mistake found in public code.
+MNIST, its variations, CIFAR-10 and the digits are recomputed by the tests, the others are the ones in general use.
+Each set has its own; CIFAR-10 with CIFAR-100's constants is a mistake found in public code.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spikedistill.data.recordings import Recorded
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,39 @@ HUB: dict[str, Known] = {
 }
 
 
+VARIATIONS: dict[str, Known] = {
+    "mnist-rotated": Known(
+        "MNIST turned by any angle (Larochelle et al. 2007), 12,000 + 50,000 grey images of 28 x 28, 10 classes",
+        *(10, (0.1310,), (0.2903,), 28),
+    ),
+    "mnist-background-random": Known(
+        "MNIST before noise (Larochelle et al. 2007), 12,000 + 50,000 grey images of 28 x 28, 10 classes",
+        *(10, (0.5654,), (0.3086,), 28),
+    ),
+    "mnist-background-image": Known(
+        "MNIST before photographs (Larochelle et al. 2007), 12,000 + 50,000 grey images of 28 x 28, 10 classes",
+        *(10, (0.4914,), (0.2922,), 28),
+    ),
+    "mnist-rotated-background-image": Known(
+        "MNIST turned, before photographs (Larochelle et al. 2007), 12,000 + 50,000 grey images of 28 x 28, 10 classes",
+        *(10, (0.4916,), (0.2851,), 28),
+    ),
+    "digits-rotated": Known("the digits turned by any angle", 10, (0.3003,), (0.3212,), 8),
+    "digits-background-random": Known("the digits before noise", 10, (0.6525,), (0.2958,), 8),
+    "digits-background-image": Known("the digits before photographs", 10, (0.5742,), (0.2904,), 8),
+    "digits-rotated-background-image": Known("the digits turned, before photographs", 10, (0.5734,), (0.2601,), 8),
+}
+
+
+def stand_in(name: str) -> str:
+    """The digits that take a data set's place in a smoke run: in the same variation, where it is one."""
+    varied = name.replace("mnist-", "digits-", 1)
+    return varied if varied in VARIATIONS else "digits"
+
+
 def list_data() -> dict[str, str]:
     """Returns every data set known by name with one line about it."""
-    return {"digits": DIGITS.line} | {name: known.line for name, known in HUB.items()}
+    from spikedistill.data.recordings import RECORDINGS
+
+    known: dict[str, Known | Recorded] = {"digits": DIGITS, **VARIATIONS, **HUB, **RECORDINGS}
+    return {name: entry.line for name, entry in known.items()}

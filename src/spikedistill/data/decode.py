@@ -1,9 +1,9 @@
 """Encoded images to uint8 arrays."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
 INSPECTED = 64
 PIECE = 64
+THREADS = min(8, os.cpu_count() or 1)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,13 @@ class Decoder:
     shape: tuple[int, int, int]
     size: int | None
     asked: bool
+
+    @property
+    def threads(self) -> int:
+        """How many images are best decoded at once."""
+        # Pillow lets go of the interpreter lock only inside its codecs; with tiny images threads just fight over it.
+        tiny = self.size is None and self.shape[1] * self.shape[2] <= 64 * 64
+        return 1 if tiny else THREADS
 
     def __call__(self, rows: Rows, row: int) -> Tensor:
         """Decodes one image to ``[C, H, W]`` uint8.
@@ -57,12 +66,24 @@ class Decoder:
         return torch.from_numpy(array[None].copy() if grey else array.transpose(2, 0, 1).copy())
 
 
+class Decodes(Protocol):
+    """What makes arrays of one shape of a part's stored rows: of images, or of recordings."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def threads(self) -> int: ...
+
+    def __call__(self, rows: Rows, row: int, /) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class DecodedItems:
     """A stored part as ``(image, label)`` items, decoded when asked for."""
 
     rows: Rows
-    decoder: Decoder
+    decoder: Decodes
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.decoder(self.rows, index), int(self.rows.labels[index])
@@ -79,34 +100,30 @@ def choose_decoder(rows: Rows, channels: int | None, size: int | None) -> Decode
     return Decoder((channels, first.height, first.width), size, asked=True)
 
 
-def decode(rows: Rows, indices: Sequence[int], decoder: Decoder, title: str) -> Tensor:
-    """Decodes rows to ``[N, C, H, W]`` uint8, large images in threads, with a progress bar on a terminal."""
+def decode(rows: Rows, indices: Sequence[int], decoder: Decodes, title: str) -> Tensor:
+    """Decodes rows to ``[N, *decoder.shape]`` uint8, large images in threads, with a progress bar on a terminal."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
     images = torch.empty(len(indices), *decoder.shape, dtype=torch.uint8)
 
     def decode_piece(first: int) -> None:
         for position in range(first, min(first + PIECE, len(indices))):
             images[position] = decoder(rows, indices[position])
 
-    with ThreadPoolExecutor(_threads(decoder)) as pool:
+    with ThreadPoolExecutor(decoder.threads) as pool:
         pieces = range(0, len(indices), PIECE)
-        done = pool.map(decode_piece, pieces)
-        for _ in track(
-            done, f"decoding {title}", len(pieces), console=console, transient=True, disable=not console.is_terminal
-        ):
+        for _ in progress(pool.map(decode_piece, pieces), f"decoding {title}", len(pieces)):
             pass
     return images
 
 
-def _threads(decoder: Decoder) -> int:
-    # Pillow lets go of the interpreter lock only inside its codecs; with tiny images threads just fight over it.
-    tiny = decoder.size is None and decoder.shape[1] * decoder.shape[2] <= 64 * 64
-    return 1 if tiny else min(8, os.cpu_count() or 1)
+def progress(steps: Iterable[Item], title: str, count: int) -> Iterator[Item]:
+    """Goes through ``steps`` with a progress bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    yield from track(steps, title, count, console=console, transient=True, disable=not console.is_terminal)
 
 
 def open_image(rows: Rows, row: int) -> "Image":

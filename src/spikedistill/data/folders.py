@@ -17,10 +17,11 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 
 @dataclass(frozen=True)
 class FileRows:
-    """Image files with their labels."""
+    """Files with their labels; ``noun`` says what they are."""
 
     files: Sequence[str]
     labels: Tensor
+    noun: str = "image"
 
     def encoded(self, row: int) -> str | BytesIO:
         """The file's path."""
@@ -28,7 +29,7 @@ class FileRows:
 
     def where(self, row: int) -> str:
         """The file's path."""
-        return f"image '{self.files[row]}'"
+        return f"{self.noun} '{self.files[row]}'"
 
 
 def is_image_folder(path: Path) -> bool:

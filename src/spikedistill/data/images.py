@@ -1,5 +1,6 @@
 """Image data sets on disk or on the hub, opened in memory or as a stream."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spikedistill.data.cache import Decoded, cache_file, folder_stamp, read_cache, write_cache
-from spikedistill.data.decode import DecodedItems, Decoder, choose_decoder, decode
+from spikedistill.data.decode import DecodedItems, Decodes, choose_decoder, decode
 from spikedistill.data.folders import is_image_folder, open_folder
 from spikedistill.data.hub import fingerprint, load_folder, load_hub, open_splits
 from spikedistill.data.rows import Rows, Stored
@@ -50,6 +51,34 @@ def open_images(settings: DataSettings, seed: int) -> Opened:
         UserError: whatever cannot be found or read.
     """
     name, stamp, load = _place(settings)
+
+    def decoder(rows: Rows) -> Decodes:
+        return choose_decoder(rows, settings.channels, settings.size)
+
+    return open_stored(name, stamp, load, decoder, settings, seed)
+
+
+def open_stored(
+    name: str,
+    stamp: list[str],
+    load: Callable[[], Stored],
+    decoder_for: Callable[[Rows], Decodes],
+    settings: DataSettings,
+    seed: int,
+) -> Opened:
+    """Opens what lies on disk: from the cache, decoded into memory, or to be decoded item by item.
+
+    Args:
+        name: for people.
+        stamp: what tells this version, and how it is decoded, from others.
+        load: lists what there is, nothing decoded.
+        decoder_for: chooses how the items of a part are decoded, given the training part.
+        settings: the recipe's ``data:`` section.
+        seed: of the run.
+
+    Raises:
+        UserError: whatever cannot be found or read.
+    """
     file = None
     if settings.in_memory is not False:
         file = cache_file(name, stamp, settings.size, settings.channels)
@@ -58,7 +87,7 @@ def open_images(settings: DataSettings, seed: int) -> Opened:
             return choose(name, decoded, settings, seed)
     stored = load()
     _check_classes(stored)
-    decoder = choose_decoder(stored.train, settings.channels, settings.size)
+    decoder = decoder_for(stored.train)
     train, test = selected(stored.train.labels, stored.test.labels, settings, seed)
     if _streams(settings, decoder, len(train) + len(test)):
         return Opened(
@@ -124,23 +153,22 @@ def _check_classes(stored: Stored) -> None:
         raise UserError(f"data set '{stored.name}' has no test images")
 
 
-def _bytes(decoder: Decoder, images: int) -> int:
-    channels, height, width = decoder.shape
-    return images * channels * height * width
+def _bytes(decoder: Decodes, images: int) -> int:
+    return images * math.prod(decoder.shape)
 
 
-def _streams(settings: DataSettings, decoder: Decoder, images: int) -> bool:
+def _streams(settings: DataSettings, decoder: Decodes, images: int) -> bool:
     if settings.in_memory is None:
         return _bytes(decoder, images) > IN_MEMORY_BYTES
     return not settings.in_memory
 
 
-def _stream(rows: Rows, indices: Tensor, decoder: Decoder, stored: Stored, settings: DataSettings) -> StreamSet:
+def _stream(rows: Rows, indices: Tensor, decoder: Decodes, stored: Stored, settings: DataSettings) -> StreamSet:
     items = DecodedItems(rows, decoder)
     return StreamSet(items, indices, settings.workers, False, decoder.shape, len(stored.classes))
 
 
-def _decode(stored: Stored, train: Tensor, test: Tensor, decoder: Decoder) -> tuple[ImageSet, ImageSet]:
+def _decode(stored: Stored, train: Tensor, test: Tensor, decoder: Decodes) -> tuple[ImageSet, ImageSet]:
     return (
         ImageSet(decode(stored.train, train.tolist(), decoder, "training images"), stored.train.labels[train]),
         ImageSet(decode(stored.test, test.tolist(), decoder, "test images"), stored.test.labels[test]),

@@ -21,6 +21,8 @@ from spikedistill.errors import UserError
 class Loader:
     """Yields ``(images float32 [B, C, H, W] normalised, labels int64 [B])`` on the device.
 
+    Sequences come with time in front, ``[T, B, C, H, W]``.
+
     A set in memory is moved to the device once and indexed there; anything else is read by worker processes and only
     augmented on the device.
 

@@ -1,10 +1,12 @@
 """Mean and standard deviation per channel: given, known, or computed from the training images."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from spikedistill.data.catalogue import IMAGENET_MEAN, IMAGENET_STD, Known
-from spikedistill.data.sets import ImageSet, Source
+from spikedistill.data.sets import DataInfo, ImageSet, Source, item_shape
 from spikedistill.errors import UserError
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
@@ -19,7 +21,7 @@ def normalisation(
     """Decides on the constants, in units of [0, 1].
 
     What is given wins; then those known for the name; then those of the training images in memory, rounded to four
-    digits; then ImageNet's, for sets too large to be read twice.
+    digits; then ImageNet's, for sets too large to be read twice. Event frames are only scaled: no event stays zero.
 
     Args:
         given: mean and std from the recipe, either may be None.
@@ -38,7 +40,7 @@ def normalisation(
         if value is not None and len(value) not in (1, channels):
             raise UserError(f"data.{key} has {len(value)} values where the images have {channels} channels")
     if mean is None or std is None:
-        found = _found(known, train, channels)
+        found = _counts(train, channels) if len(item_shape(train)) == 4 else _found(known, train, channels)
         mean, std = mean or found[0], std or found[1]
     return mean * (channels // len(mean)), std * (channels // len(std))
 
@@ -49,6 +51,33 @@ def _found(known: Known | None, train: Source, channels: int) -> Constants:
     if isinstance(train, ImageSet):
         return measured(train.images)
     return (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else GREY
+
+
+def _counts(train: Source, channels: int) -> Constants:
+    """Scales event frames to a mean square of 1 over all pixels and steps; in a stream a count stays a count."""
+    scale = 1 / 255
+    if isinstance(train, ImageSet) and train.images.dtype == torch.uint8:
+        total = sum(int(piece.to(torch.int64).square().sum()) for piece in train.images.split(256))
+        scale = round(math.sqrt(total / max(1, train.images.numel())) / 255, 6) or scale
+    elif isinstance(train, ImageSet):
+        scale = 1.0
+    return (0.0,) * channels, (scale,) * channels
+
+
+def pixels(image: Tensor, info: DataInfo) -> Tensor:
+    """Turns a normalised image ``[C, H, W]``, or the mean of a sequence ``[T, C, H, W]``, back into one to look at.
+
+    Event counts have no brightness of their own: the pixel with most events is shown as the brightest.
+
+    Returns:
+        ``[H, W, C]`` uint8.
+    """
+    shape = (-1, 1, 1)
+    x = image.cpu() * torch.tensor(info.std).view(shape) + torch.tensor(info.mean).view(shape)
+    if image.dim() == 4:
+        x = x.mean(0)
+        x = x / x.max().clamp(min=torch.finfo(x.dtype).tiny)
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
 
 
 def measured(images: Tensor) -> Constants:

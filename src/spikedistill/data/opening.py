@@ -1,15 +1,21 @@
 """From settings to a data set ready for loaders."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from spikedistill.data.cache import Decoded
-from spikedistill.data.catalogue import DIGITS, HUB, Known
+from spikedistill.data.catalogue import DIGITS, HUB, VARIATIONS, Known
 from spikedistill.data.digits import CLASSES, read_digits
+from spikedistill.data.events import POLARITIES
 from spikedistill.data.images import Opened, choose, open_images
 from spikedistill.data.normalise import normalisation
-from spikedistill.data.sets import Data, DataInfo, ImageSet, Source, select
+from spikedistill.data.recordings import RECORDINGS, open_recordings
+from spikedistill.data.sets import Data, DataInfo, Source, item_shape, select
 from spikedistill.data.settings import DataSettings, check_settings
+from spikedistill.data.simulated import simulated
 from spikedistill.data.split import stratified_split
+from spikedistill.data.variations import open_variation
 from spikedistill.errors import UserError
 
 
@@ -28,17 +34,16 @@ def open_data(settings: DataSettings, seed: int) -> Data:
             a class without images, images of different sizes, labels out of range, an unreadable image.
     """
     check_settings(settings)
-    # Digits have no folder form: with a path, the default name says nothing about the data.
-    if settings.path is None and settings.name == "digits":
-        known: Known | None = DIGITS
-        opened = choose("digits", Decoded(CLASSES, *read_digits(settings.size, settings.channels)), settings, seed)
-    else:
-        known = HUB.get(settings.name)
-        opened = open_images(settings, seed)
+    _check_recordings(settings)
+    known = _known(settings)
+    opened = _opener(settings)(settings, seed)
     _check_known(settings, known, opened)
-    shape = _shape(opened.train)
-    mean, std = normalisation((settings.mean, settings.std), known, opened.train, shape[0])
-    info = DataInfo(opened.name, opened.classes, shape, mean, std)
+    if settings.simulator is not None:
+        opened = simulated(opened, settings)
+    *steps, channels, height, width = item_shape(opened.train)
+    mean, std = normalisation((settings.mean, settings.std), known, opened.train, channels)
+    timesteps = steps[0] if steps else None
+    info = DataInfo(opened.name, opened.classes, (channels, height, width), mean, std, timesteps)
     train, validation = held_out(opened.train, opened.labels, settings.validation, seed)
     return Data(info, train, validation, opened.test, settings.augment)
 
@@ -48,9 +53,18 @@ def nominal_shape(settings: DataSettings) -> tuple[int, int]:
 
     What the settings leave open comes from the catalogue; a data set that is not in it counts as colour of 32 x 32.
     """
-    known = DIGITS if settings.name == "digits" and settings.path is None else HUB.get(settings.name)
+    if settings.name in RECORDINGS:
+        return POLARITIES, settings.size or RECORDINGS[settings.name].side
+    known = _known(settings)
     channels, side = (len(known.mean), known.side) if known else (3, 32)
+    if settings.simulator is not None:
+        return POLARITIES, settings.simulator.side or settings.size or side
     return settings.channels or channels, settings.size or side
+
+
+def holds_events(settings: DataSettings) -> bool:
+    """Whether the settings lead to sequences of event frames."""
+    return settings.simulator is not None or settings.name in RECORDINGS
 
 
 def held_out(train: Source, labels: Tensor, share: float, seed: int) -> tuple[Source, Source | None]:
@@ -65,11 +79,32 @@ def held_out(train: Source, labels: Tensor, share: float, seed: int) -> tuple[So
     return select(train, stays), select(train, held)
 
 
-def _shape(source: Source) -> tuple[int, int, int]:
-    if isinstance(source, ImageSet):
-        channels, height, width = source.images.shape[1:]
-        return channels, height, width
-    return source.shape
+def _known(settings: DataSettings) -> Known | None:
+    # Digits have no folder form: with a path, the default name says nothing about the data.
+    if settings.name == "digits":
+        return DIGITS if settings.path is None else None
+    return VARIATIONS.get(settings.name) or HUB.get(settings.name)
+
+
+def _opener(settings: DataSettings) -> Callable[[DataSettings, int], Opened]:
+    """What opens a data set of this name."""
+    if settings.name in RECORDINGS:
+        return open_recordings
+    if settings.name in VARIATIONS:
+        return open_variation
+    return _open_digits if settings.name == "digits" and settings.path is None else open_images
+
+
+def _open_digits(settings: DataSettings, seed: int) -> Opened:
+    return choose("digits", Decoded(CLASSES, *read_digits(settings.size, settings.channels)), settings, seed)
+
+
+def _check_recordings(settings: DataSettings) -> None:
+    if settings.name not in RECORDINGS:
+        return
+    for key in ("channels", "simulator"):
+        if getattr(settings, key) is not None:
+            raise UserError(f"data.{key} is for images, and '{settings.name}' holds recorded events; leave it out")
 
 
 def _check_known(settings: DataSettings, known: Known | None, opened: Opened) -> None:

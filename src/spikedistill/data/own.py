@@ -31,10 +31,10 @@ def from_datasets(
 ) -> Data:
     """Takes a user's own map-style data sets of (image, label).
 
-    Images are float ``[C, H, W]`` tensors, normalised as the user likes, or uint8, which become [0, 1]; labels are
-    whole numbers from 0. Items are read anew every epoch, so that random transforms go on happening; what they draw
-    from the global generators of torch, numpy and random follows from the seed, the epoch and the item alone. A
-    ``TensorDataset`` (or a ``Subset`` of one) is held in memory and indexed instead.
+    Images are float ``[C, H, W]`` tensors (or sequences ``[T, C, H, W]``), normalised as the user likes, or uint8,
+    which become [0, 1]; labels are whole numbers from 0. Items are read anew every epoch, so that random transforms go
+    on happening; what they draw from the global generators of torch, numpy and random follows from the seed, the epoch
+    and the item alone. A ``TensorDataset`` (or a ``Subset`` of one) is held in memory and indexed instead.
 
     The validation part is taken from ``train`` and so sees the same transforms as training.
 
@@ -69,12 +69,15 @@ def from_datasets(
         check_labels(test_labels, len(names), "the test data set")
     source = _source(train, workers, shape, len(names))
     kept, held = (source, None) if labels is None else held_out(source, labels, validation, seed)
-    info = DataInfo("own", names, shape, (0.0,) * shape[0], (1.0,) * shape[0])
+    *steps, channels, height, width = shape
+    timesteps = steps[0] if steps else None
+    constants = (0.0,) * channels, (1.0,) * channels
+    info = DataInfo("own", names, (channels, height, width), *constants, timesteps)
     return Data(info, kept, held, _source(test, workers, shape, len(names)), augment)
 
 
-def _first_shape(dataset: Any, which: str, augment: tuple[str, ...]) -> tuple[int, int, int]:
-    """Checks the data set by its first item and returns the image's shape."""
+def _first_shape(dataset: Any, which: str, augment: tuple[str, ...]) -> tuple[int, ...]:
+    """Checks the data set by its first item and returns its shape."""
     if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
         raise UserError(
             f"the {which} data set is a {type(dataset).__name__}; it must be a map-style torch Dataset with len() and "
@@ -90,8 +93,7 @@ def _first_shape(dataset: Any, which: str, augment: tuple[str, ...]) -> tuple[in
             f"augmentation 'autoaugment' needs images in [0, 1] and item 0 of the {which} data set lies in "
             f"[{low:.3g}, {high:.3g}]; leave out your own normalisation, or the augmentation"
         )
-    channels, height, width = image.shape
-    return channels, height, width
+    return tuple(image.shape)
 
 
 def _names(classes: Any) -> tuple[str, ...] | None:
@@ -113,7 +115,7 @@ def _names_from_labels(labels: Tensor) -> tuple[str, ...]:
     return tuple(str(number) for number in range(int(labels.max()) + 1))
 
 
-def _source(dataset: Any, workers: int, shape: tuple[int, int, int], classes: int) -> Source:
+def _source(dataset: Any, workers: int, shape: tuple[int, ...], classes: int) -> Source:
     if _is_tensors(dataset):
         images, labels = dataset.tensors
         return ImageSet(images if images.dtype == torch.uint8 else images.float(), labels.to(torch.int64))
@@ -161,7 +163,6 @@ def _labels(dataset: Any, workers: int) -> Tensor:
         return labels
     with seeded(0):
         image, _ = checked_item(dataset[0], "item 0 of the training data set")
-    channels, height, width = image.shape
-    everything = StreamSet(dataset, torch.arange(len(dataset)), workers, True, (channels, height, width), 2**31)
+    everything = StreamSet(dataset, torch.arange(len(dataset)), workers, True, tuple(image.shape), 2**31)
     parts = torch.arange(len(dataset)).split(READING_BATCH)
     return torch.cat([labels for _, labels in read_batches(everything, parts, seed=0, epoch=0)])

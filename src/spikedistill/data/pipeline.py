@@ -12,7 +12,7 @@ class Pipeline:
     """Scales to [0, 1], augments in the order of the names, normalises; on the device of the batch.
 
     Augmentations that blank parts of the image happen after normalisation, in the order of the names among
-    themselves, so that what they blank is the mean colour.
+    themselves, so that what they blank is the mean colour. All steps of a sequence are augmented alike.
 
     Args:
         names: augmentations, ``name`` or ``name:value``.
@@ -34,18 +34,21 @@ class Pipeline:
         """Prepares a batch.
 
         Args:
-            images: ``[B, C, H, W]``; uint8 is divided by 255, floats are taken as they are.
+            images: ``[B, C, H, W]`` or sequences ``[B, T, C, H, W]``; uint8 is divided by 255, floats are taken as
+                they are.
             draws: what ``draw`` returned, sliced to these B images.
 
         Returns:
-            ``[B, C, H, W]`` float32.
+            ``[B, C, H, W]`` or ``[T, B, C, H, W]`` float32.
         """
         x = images.to(torch.float32)
         if images.dtype == torch.uint8:
             x = x / 255
-        x = self._augment(x, draws, after_normalise=False)
+        # Augmentations take any number of channels, so T goes with C: one draw for all steps.
+        x = self._augment(x.flatten(1, -3), draws, after_normalise=False).view(x.shape)
         x = (x - self._mean) / self._std
-        return self._augment(x, draws, after_normalise=True)
+        x = self._augment(x.flatten(1, -3), draws, after_normalise=True).view(x.shape)
+        return x.transpose(0, 1) if x.dim() == 5 else x
 
     def _augment(self, x: Tensor, draws: list[Draws], after_normalise: bool) -> Tensor:
         for augmentation, drawn in zip(self._augmentations, draws, strict=True):

@@ -29,7 +29,7 @@ def read_batches(
         pinned: whether to return page-locked memory.
 
     Yields:
-        Images ``[B, C, H, W]`` uint8 or float32, labels ``[B]`` int64, on the CPU.
+        Images ``[B, C, H, W]`` or sequences ``[B, T, C, H, W]``, uint8 or float32, labels ``[B]`` int64, on the CPU.
 
     Raises:
         UserError: an item that cannot be read or does not fit, named by its index.
@@ -113,7 +113,7 @@ def checked_item(item: Any, where: str) -> tuple[Tensor, int]:
         where: for the message, such as "item 3 of the data set".
 
     Returns:
-        The image ``[C, H, W]`` as uint8 or float32, the label.
+        The image ``[C, H, W]`` or the sequence ``[T, C, H, W]`` as uint8 or float32, the label.
 
     Raises:
         UserError: not a pair of an image tensor and a whole number.
@@ -123,8 +123,10 @@ def checked_item(item: Any, where: str) -> tuple[Tensor, int]:
     image, label = item
     if not isinstance(image, Tensor):
         raise UserError(f"{where} has an image of type {type(image).__name__}; convert it to a torch tensor [C, H, W]")
-    if image.ndim != 3:
-        raise UserError(f"{where} has an image of shape {tuple(image.shape)}; it must be [C, H, W]")
+    if image.ndim not in (3, 4):
+        raise UserError(
+            f"{where} has an image of shape {tuple(image.shape)}; it must be [C, H, W], or [T, C, H, W] for a sequence"
+        )
     if image.dtype != torch.uint8:
         if not image.is_floating_point():
             raise UserError(f"{where} has an image of {image.dtype}; it must be uint8 (0..255) or floating point")

@@ -12,7 +12,8 @@ class ImageSet:
     """A part held in memory.
 
     Attributes:
-        images: ``[N, C, H, W]``, uint8 0..255 (a user's own tensors may be float and are then left as they are).
+        images: ``[N, C, H, W]``, or sequences ``[N, T, C, H, W]``; uint8 0..255 (a user's own tensors may be float and
+            are then left as they are).
         labels: ``[N]``, int64.
     """
 
@@ -24,7 +25,7 @@ class ImageSet:
 
 
 class Items(Protocol):
-    """Something map-style that yields one (image ``[C, H, W]``, label) at a time."""
+    """Something map-style that yields one (image ``[C, H, W]`` or sequence ``[T, C, H, W]``, label) at a time."""
 
     def __getitem__(self, index: int, /) -> Any: ...
 
@@ -38,7 +39,7 @@ class StreamSet:
         indices: ``[N]`` int64, which of the items make up this part.
         workers: reading processes; 0 reads in the training process.
         random: whether reading an item draws random numbers (a user's own transforms).
-        shape: ``(C, H, W)`` of every image.
+        shape: ``(C, H, W)`` of every image, ``(T, C, H, W)`` of every sequence.
         classes: number of classes, every label lies below it.
     """
 
@@ -46,7 +47,7 @@ class StreamSet:
     indices: Tensor
     workers: int
     random: bool
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     classes: int
 
     def __len__(self) -> int:
@@ -66,6 +67,7 @@ class DataInfo:
         shape: ``(C, H, W)`` of every image.
         mean: per channel, in units of [0, 1]; batches are ``(image - mean) / std``.
         std: per channel.
+        timesteps: T where the set holds sequences ``[T, C, H, W]``; None for images.
     """
 
     name: str
@@ -73,6 +75,7 @@ class DataInfo:
     shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    timesteps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,11 @@ class Data:
     validation: Source | None
     test: Source
     augment: tuple[str, ...] = ()
+
+
+def item_shape(source: Source) -> tuple[int, ...]:
+    """Returns ``(C, H, W)`` of a part's images or ``(T, C, H, W)`` of its sequences."""
+    return tuple(source.images.shape[1:]) if isinstance(source, ImageSet) else source.shape
 
 
 def select(source: Source, indices: Tensor) -> Source:

@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from spikedistill.data.augmentations import check_augmentations
-from spikedistill.errors import UserError
+from spikedistill.data.events import SLICERS
+from spikedistill.data.simulator import SimulatorSettings
+from spikedistill.errors import UserError, unknown
 
 
 @dataclass(frozen=True)
@@ -13,17 +15,19 @@ class DataSettings:
     """Which images, how much of them, and how they are prepared.
 
     Attributes:
-        name: ``digits``, or a name on the Hugging Face hub such as ``ylecun/mnist``. It also chooses the
-            normalisation constants.
+        name: ``digits``, a variation of MNIST such as ``mnist-rotated`` (``digits-rotated`` is made of the digits), a
+            set of recordings of an event camera such as ``cifar10-dvs``, or a name on the Hugging Face hub such as
+            ``ylecun/mnist``. It also chooses the normalisation constants.
         path: a local folder that is read in place of the name: the hub's layout (parquet), a folder written by
             ``Dataset.save_to_disk``, or an image folder (``train/<class>/*.png`` beside ``test/``, ``validation/``,
-            ``val/`` or ``valid/``).
+            ``val/`` or ``valid/``). A variation takes MNIST from there, recordings are the set's own files.
         validation: share of the training images held out, drawn per class by the run's seed; 0 holds out none.
         subset: how many training images to use, drawn per class by the run's seed before the validation part is
             taken off; None uses all.
         test_subset: how many test images to use; the same ones whatever the seed, so that runs compare.
         size: side in pixels: the shorter side is resized to it and the middle cut out. None leaves the images as
-            they are, and then they must all be equally large.
+            they are, and then they must all be equally large. Of recordings: the side of the frames, events of a
+            coarser pixel counted together.
         mean: normalisation per channel in units of [0, 1], in place of the known or computed constants.
         std: the same for the standard deviation.
         augment: augmentations of the training images in the order they happen, ``name`` or ``name:value``
@@ -31,6 +35,10 @@ class DataSettings:
         channels: 1 or 3 converts every image to grey or to colour; None takes what the images have.
         workers: processes that read images of a set too large for memory.
         in_memory: whether the images are kept decoded; None decides by size (up to 2 GiB).
+        frames: T of event data: how many frames a recording becomes. A recipe's ``timesteps`` must be the same.
+        slicing: how a recording is cut into frames: ``time`` (of equal length) or ``count`` (equally many events).
+        simulator: makes events of any image set: a simulated camera looks at the images, which move
+            (``simulator: {}`` for its defaults, see ``SimulatorSettings``).
     """
 
     name: str = "digits"
@@ -45,6 +53,9 @@ class DataSettings:
     channels: int | None = None
     workers: int = 0
     in_memory: bool | None = None
+    frames: int = 4
+    slicing: Literal["time", "count"] = "time"
+    simulator: SimulatorSettings | None = None
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -64,6 +75,10 @@ def check_settings(settings: DataSettings) -> None:
         raise UserError(f"data.channels is {settings.channels}; it must be 1 (grey), 3 (colour), or left out")
     if settings.workers < 0:
         raise UserError(f"data.workers is {settings.workers}; it must be 0 or more")
+    if settings.frames < 1:
+        raise UserError(f"data.frames is {settings.frames}; it must be at least 1")
+    if settings.slicing not in SLICERS:
+        raise unknown("data.slicing", settings.slicing, tuple(SLICERS))
     if any(not math.isfinite(value) for value in settings.mean or ()):
         raise UserError(f"data.mean is {settings.mean}; its values must be finite")
     if any(not (math.isfinite(value) and value > 0) for value in settings.std or ()):

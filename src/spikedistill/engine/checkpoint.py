@@ -1,6 +1,7 @@
-"""Checkpoints: written to a new file, synced, then renamed, with a checksum; the last two are kept.
+"""Files that survive a crash, and checkpoints: written to a new file, synced, then renamed, with a checksum.
 
-A checkpoint that was cut short or altered is noticed by its checksum, and the one before it is used.
+The last two checkpoints are kept. One that was cut short or altered is noticed by its checksum, and the one before it
+is used.
 """
 
 from __future__ import annotations
@@ -9,60 +10,124 @@ import hashlib
 import io
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from spikedistill.errors import UserError, WriteFailed
+
 KEEP = 2
 PATTERN = "step-*.pt"
+TEMPORARY = ".*.tmp"
 
 
 def write_durably(path: Path, payload: bytes) -> None:
-    """Writes a file so that, after a crash at any moment, either the old or the new content stands there."""
+    """Writes a file so that, after a crash at any moment, either the old or the new content stands there.
+
+    Raises:
+        WriteFailed: the file cannot be written (a full disk, for one); what stood there before still does.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            temporary.unlink(missing_ok=True)
+            # x: nothing that lies there under this name, a link least of all, is written through.
+            with temporary.open("xb") as file:
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise write_failed(path, error) from error
+
+
+def write_failed(path: Path, error: OSError) -> WriteFailed:
+    """The sentence for a file that cannot be written."""
+    return WriteFailed(
+        f"'{path}' cannot be written: {error.strerror or error}; what was written before still stands: mend that and "
+        "go on with --resume"
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # a folder cannot be opened there
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what writes that were killed have left behind; only for who holds the folder."""
+    for place in (folder, folder / "checkpoints"):
+        for left in place.glob(TEMPORARY):
+            with suppress(OSError):
+                left.unlink()
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Saves ``state`` (tensors, numbers, strings, lists, dicts of them) as the checkpoint of global step ``step``."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Saves ``state`` (tensors, numbers, strings, lists, dicts of them) as the checkpoint of global step ``step``.
+
+    Raises:
+        WriteFailed: it cannot be written; the ones before still stand.
+    """
+    path = folder / f"step-{step:010d}.pt"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_failed(folder, error) from error
     buffer = io.BytesIO()
     torch.save(state, buffer)
     body = buffer.getvalue()
-    path = folder / f"step-{step:010d}.pt"
     write_durably(path, hashlib.sha256(body).digest() + body)
     for old in sorted(folder.glob(PATTERN))[:-KEEP]:
-        old.unlink(missing_ok=True)
+        with suppress(OSError):
+            old.unlink()
     return path
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The state in a checkpoint, or None where the file is truncated or altered."""
-    content = path.read_bytes()
+    """The state in a checkpoint, or None where the file is truncated or altered.
+
+    Raises:
+        UserError: its checksum is right but it is no checkpoint; no code of the file is ever run.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
     digest, body = content[:32], content[32:]
     if hashlib.sha256(body).digest() != digest:
         return None
-    return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever it is that a stranger put there
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"'{path}' is no checkpoint of spikedistill: {reason}") from None
+    if not isinstance(state, dict):
+        raise UserError(f"'{path}' is no checkpoint of spikedistill: it holds a {type(state).__name__}")
+    return state
 
 
 def latest_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest sound checkpoint's state, or None where there is none. A damaged one is named in a warning."""
-    for path in sorted(folder.glob(PATTERN), reverse=True):
+    """The newest sound checkpoint's state, or None where there is none. A damaged one is named in a warning.
+
+    Raises:
+        UserError: a file there is no checkpoint, although its checksum is right.
+    """
+    paths = sorted(folder.glob(PATTERN), reverse=True)
+    for path, before in zip(paths, [*paths[1:], None], strict=False):
         state = load_checkpoint(path)
         if state is not None:
             return state
-        warnings.warn(f"checkpoint {path} is damaged (checksum); the one before it is used", stacklevel=2)
+        then = f"{before.name} before it is used" if before else "there is none before it, so the run begins anew"
+        warnings.warn(f"checkpoint {path} is damaged (checksum); {then}", stacklevel=2)
     return None

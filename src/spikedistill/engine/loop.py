@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,11 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from spikedistill.engine.activity import unvarying_layers
 from spikedistill.engine.checkpoint import latest_checkpoint, save_checkpoint
-from spikedistill.engine.metrics import EpochSums, scalar_board, write_csv
+from spikedistill.engine.diagnosis import failure
+from spikedistill.engine.finite import Found, Watch
+from spikedistill.engine.metrics import EpochSums, ScalarBoard, write_csv
 from spikedistill.engine.optimisation import OptimizerSettings, ScheduleSettings, learning_rate, make_optimizer
 from spikedistill.engine.progress import Bar, Reporter
-from spikedistill.errors import TrainingFailed
+from spikedistill.engine.stopping import Stop
+from spikedistill.errors import Stopped, TrainingFailed, UserError
 from spikedistill.methods.base import Method, Progress
 
 if TYPE_CHECKING:
@@ -40,6 +45,7 @@ class TrainSettings:
         clip: largest norm of the gradient, None for no clipping.
         accumulate: batches per optimiser step.
         checkpoint_minutes: a checkpoint is written at least this often (and after every epoch).
+        on_bad_numbers: at a loss or gradient that is not finite ``stop``, or ``skip`` the optimiser's step.
         compile: compile the method's whole step with ``torch.compile``.
     """
 
@@ -49,6 +55,7 @@ class TrainSettings:
     clip: float | None = None
     accumulate: int = 1
     checkpoint_minutes: float = 10.0
+    on_bad_numbers: str = "stop"
     compile: bool = False
 
 
@@ -74,6 +81,7 @@ class Trainer:
         folder: the run folder, which exists.
         validate: called after every epoch with the deployable student, returns metrics for the epoch's row.
         reporter: shows progress.
+        deadline: on ``time.monotonic``; after it training stops with a checkpoint. None for no such limit.
     """
 
     def __init__(
@@ -85,7 +93,9 @@ class Trainer:
         folder: Path,
         validate: Callable[[torch.nn.Module], dict[str, float]],
         reporter: Reporter,
+        deadline: float | None = None,
     ) -> None:
+        self.stop = Stop(deadline)
         self.fabric, self.method, self.train, self.settings = fabric, method, train, settings
         self.folder, self.validate, self.reporter = folder, validate, reporter
         self.position = Position()
@@ -94,27 +104,50 @@ class Trainer:
         self.optimizer: Any
         self.model, self.optimizer = fabric.setup(method, optimizer)
         self.step_model = torch.compile(self.model) if settings.compile else self.model
+        self.watch = Watch(
+            method,
+            skip=settings.on_bad_numbers == "skip",
+            waits=fabric.device.type != "cuda",
+            gradients=getattr(fabric.strategy.precision, "scaler", None) is None,
+        )
+        self.spoiled = False
+        self.unvarying: dict[str, float] = {}
 
     def resume(self) -> bool:
-        """Goes back to the newest sound checkpoint, if there is one; says whether there was."""
-        state = latest_checkpoint(self.folder / "checkpoints")
+        """Goes back to the newest sound checkpoint, if there is one; says whether there was.
+
+        Raises:
+            UserError: a checkpoint that is not of this run.
+        """
+        folder = self.folder / "checkpoints"
+        state = latest_checkpoint(folder)
         if state is None:
             return False
-        self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.position = Position(**state["position"])
-        torch.set_rng_state(state["rng"])
-        if state["rng_cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["rng_cuda"])
+        try:
+            self.method.load_state_dict(state["method"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.fabric.strategy.precision.load_state_dict(state.get("precision", {}))
+            self.position = Position(**state["position"])
+            torch.set_rng_state(state["rng"])
+            if state["rng_cuda"] and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(state["rng_cuda"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(
+                f"the checkpoints in '{folder}' are not of this run ({reason}); begin anew in another folder: out="
+            ) from None
         return True
 
     def fit(self) -> list[dict[str, float]]:
-        """Trains from the present position to the last epoch; returns the epochs' metrics."""
-        first = self.position.epoch + 1
-        with (
-            self.reporter.run(self.settings.epochs, len(self.train)) as bar,
-            scalar_board(self.folder, first) as board,
-        ):
+        """Trains from the present position to the last epoch; returns the epochs' metrics.
+
+        Raises:
+            Stopped: a signal came or the deadline has passed; a checkpoint of this place is written.
+            TrainingFailed: a loss or gradient became NaN or infinite.
+            WriteFailed: a full disk, or another reason why a file cannot be written.
+        """
+        with self.stop.listening(), self.reporter.run(self.settings.epochs, len(self.train)) as bar:
+            board = ScalarBoard(self.folder, self.position.epoch + 1) if self.fabric.is_global_zero else None
             while self.position.epoch < self.settings.epochs:
                 self._train_epoch(bar, board)
         return self.position.rows
@@ -127,62 +160,138 @@ class Trainer:
         state = {
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
             "position": vars(position),
             "rng": torch.get_rng_state(),
             "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
         save_checkpoint(self.folder / "checkpoints", position.epoch * len(self.train) + position.batch, state)
 
-    def _train_epoch(self, bar: Bar, board: Callable[[dict[str, float]], None]) -> None:
-        position, started = self.position, time.perf_counter()
-        spent, saved = position.seconds, started
+    def _train_epoch(self, bar: Bar, board: ScalarBoard | None) -> None:
+        position, spent, started = self.position, self.position.seconds, time.perf_counter()
+        saved = started
         sums = EpochSums(position.sums)
         self.model.train()
         bar.start_epoch(position.epoch, position.batch)
-        for images, labels in self.train.epoch(position.epoch, position.batch):
-            lr = self._set_learning_rate()
-            self._step(images, labels, sums)
-            position.batch += 1
-            bar.advance(sums)
-            now = time.perf_counter()
-            if now - saved > 60.0 * self.settings.checkpoint_minutes and position.batch < len(self.train):
-                position.sums, position.seconds, saved = sums.state(), spent + now - started, now
-                self.save()
-        means = sums.means()
-        if means["train_loss"] != means["train_loss"]:
-            raise TrainingFailed(
-                f"the loss became NaN in epoch {position.epoch + 1}; a smaller optimizer.lr or clip=1.0 usually helps"
-            )
-        row = {"epoch": position.epoch + 1, "lr": lr, "seconds": spent + time.perf_counter() - started, **means}
-        row |= self.validate(self.method.deployable())
+        images: Tensor | None = None
+        with closing(self._batches()) as batches:
+            for images, labels in batches:
+                self._set_learning_rate()
+                updated = self._step(images, labels, sums)
+                position.batch += 1
+                bar.advance(sums)
+                # Between two updates there are gradients that no checkpoint holds.
+                due = self.stop.asked() or time.perf_counter() - saved > 60.0 * self.settings.checkpoint_minutes
+                if updated and due:
+                    self._check(self.watch.settle())
+                    saved = time.perf_counter()
+                    position.sums, position.seconds = sums.state(), spent + saved - started
+                    self.save()
+                    self._leave_if_asked()
+        self._check(self.watch.settle())
+        row = {"epoch": position.epoch + 1, "lr": self._learning_rate(len(self.train))}
+        row |= {"seconds": spent + time.perf_counter() - started, **self._means(sums)}
+        student = self.method.deployable()
+        row |= self.validate(student)
         position.rows.append(row)
         position.epoch, position.batch, position.sums, position.seconds = position.epoch + 1, 0, {}, 0.0
-        if self.fabric.is_global_zero:
+        if board is not None:
             write_csv(self.folder / "metrics.csv", position.rows)
-            board(row)
+            board.add(row)
             bar.end_epoch(row)
+            self._tell(row, student, images, bar)
         self.save()
+        self._leave_if_asked()
+
+    def _batches(self) -> Generator[tuple[Tensor, Tensor]]:
+        """What is left of the epoch."""
+        batches = self.train.epoch(self.position.epoch, self.position.batch)
+        try:
+            yield from batches
+        except RuntimeError:
+            # A signal to the whole process group ends the reading processes too, which is no failure then.
+            if not self.stop.asked():
+                raise
+            raise self._stopped("the last checkpoint") from None
+
+    def _leave_if_asked(self) -> None:
+        if self.stop.asked():
+            raise self._stopped("a checkpoint")
+
+    def _stopped(self, left: str) -> Stopped:
+        epoch, batch = self.position.epoch, self.position.batch
+        at = f"epoch {epoch + 1}, batch {batch} of {len(self.train)}" if epoch < self.settings.epochs else "the end"
+        return Stopped(f"'{self.folder}' stopped ({self.stop.reason}) at {at}, with {left}; go on with --resume")
+
+    def _means(self, sums: EpochSums) -> dict[str, float]:
+        means = sums.means()
+        if "skipped" in means and "count" not in sums.sums:
+            raise TrainingFailed(
+                f"every batch of epoch {self.position.epoch + 1} gave a loss or gradient that is not finite; "
+                "begin anew with a smaller optimizer.lr or clip=1.0"
+            )
+        return means
+
+    def _tell(self, row: dict[str, float], student: torch.nn.Module, images: Tensor | None, bar: Bar) -> None:
+        """Says what is wrong though training goes on: batches left out, layers that became dead or saturated."""
+        if row.get("skipped"):
+            bar.note(f"epoch {self.position.epoch}: {row['skipped']:.0f} batches left out, their numbers not finite")
+        if images is None:
+            return
+        found = unvarying_layers(student, images)
+        for path, rate in found.items():
+            if self.unvarying.get(path) != rate:
+                state = "saturated: all its neurons always fire" if rate else "dead: none of its neurons fires"
+                bar.note(f"epoch {self.position.epoch}: layer '{path}' is {state} (on a batch of training images)")
+        self.unvarying = found
+
+    def _learning_rate(self, batch: int) -> float:
+        # Updates happen every `accumulate` batches; the rate follows the batches, a step's first one decides.
+        settings = self.settings
+        epoch = self.position.epoch + batch / max(len(self.train), 1)
+        return learning_rate(epoch, settings.epochs, settings.optimizer.lr, settings.schedule)
 
     def _set_learning_rate(self) -> float:
-        # Updates happen every `accumulate` batches; the rate follows the batches, a step's first one decides.
-        position, settings = self.position, self.settings
-        epoch = position.epoch + (position.batch + 1) / max(len(self.train), 1)
-        lr = learning_rate(epoch, settings.epochs, settings.optimizer.lr, settings.schedule)
+        lr = self._learning_rate(self.position.batch + 1)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         return lr
 
-    def _step(self, images: Tensor, labels: Tensor, sums: EpochSums) -> None:
+    def _step(self, images: Tensor, labels: Tensor, sums: EpochSums) -> bool:
+        """One batch; says whether it ended an optimiser step, or would have."""
         position, settings = self.position, self.settings
         last = position.batch + 1 == len(self.train)
         update = last or (position.batch + 1) % settings.accumulate == 0
+        inputs = (images, labels, Progress(position.epoch, settings.epochs))
+        self.watch.before()
         with self.fabric.no_backward_sync(self.model, enabled=not update):
-            logits, losses = self.step_model(images, labels, Progress(position.epoch, settings.epochs))
+            logits, losses = self.step_model(*inputs)
             loss = torch.stack(list(losses.values())).sum()
             self.fabric.backward(loss / settings.accumulate)
+        found = self.watch.after(losses, update, position.epoch, position.batch, inputs)
+        if found is not None:
+            self._check(found)
+            self.watch.undo()
+            sums.skip()
+            self.spoiled = True
+        else:
+            sums.add(logits, labels, losses)
         if update:
-            if settings.clip is not None:
-                self.fabric.clip_gradients(self.model, self.optimizer, max_norm=settings.clip, error_if_nonfinite=False)
-            self.optimizer.step()
+            if not self.spoiled:
+                self._update()
+            self.spoiled = False
             self.optimizer.zero_grad(set_to_none=True)
-        sums.add(logits, labels, losses)
+        return update
+
+    def _update(self) -> None:
+        if self.settings.clip is not None:
+            self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=self.settings.clip, error_if_nonfinite=False
+            )
+        self.optimizer.step()
+
+    def _check(self, found: Found | None) -> None:
+        """Ends the run at numbers that are not finite, unless they are to be skipped."""
+        if found is not None and not self.watch.skip:
+            batches, moved_on = len(self.train), not self.watch.waits
+            raise failure(found, self.method, self.folder, batches, self.fabric.autocast, moved_on)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+import socket
+import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from spikedistill.engine.checkpoint import write_durably
+from spikedistill.engine.checkpoint import write_durably, write_failed
 
 
 class EpochSums:
@@ -30,16 +32,22 @@ class EpochSums:
         for name, value in values.items():
             self.sums[name] = self.sums[name].to(value.device) + value if name in self.sums else value.double()
 
+    def skip(self) -> None:
+        """Counts a batch that was left out because of a number that was not finite."""
+        self.sums["skipped"] = self.sums.get("skipped", torch.zeros((), dtype=torch.float64)) + 1
+
     def state(self) -> dict[str, float]:
         """The raw sums, for a checkpoint."""
         return {name: float(value) for name, value in self.sums.items()}
 
     def means(self) -> dict[str, float]:
-        """``train_loss``, ``train_accuracy`` (percent) and the mean of each term."""
+        """``train_loss``, ``train_accuracy`` (percent), the mean of each term, and ``skipped`` where batches were."""
         raw = self.state()
         count = max(raw.get("count", 0.0), 1.0)
         terms = {name: value / count for name, value in raw.items() if name.startswith("loss/")}
-        return {"train_loss": sum(terms.values()), "train_accuracy": 100.0 * raw.get("correct", 0.0) / count, **terms}
+        accuracy = 100.0 * raw.get("correct", 0.0) / count
+        skipped = {"skipped": raw["skipped"]} if "skipped" in raw else {}
+        return {"train_loss": sum(terms.values()), "train_accuracy": accuracy, **terms, **skipped}
 
 
 def write_csv(path: Path, rows: list[dict[str, float]]) -> None:
@@ -52,15 +60,41 @@ def write_csv(path: Path, rows: list[dict[str, float]]) -> None:
     write_durably(path, text.getvalue().encode())
 
 
-@contextmanager
-def scalar_board(folder: Path, first_epoch: int) -> Iterator[Callable[[dict[str, float]], None]]:
-    """TensorBoard events in the run folder; epochs from ``first_epoch`` on that stand there already are replaced."""
-    from torch.utils.tensorboard import SummaryWriter
+class ScalarBoard:
+    """TensorBoard events in the run folder, one file for each start of the run; nothing stays open in between.
 
-    with SummaryWriter(str(folder), purge_step=first_epoch) as writer:
+    TensorBoard's own writer has a thread and a queue: what is in the queue is lost when the process is killed, and an
+    error on the disk arrives later or never. An epoch is one record here, written before its checkpoint.
 
-        def add(row: dict[str, float]) -> None:
-            for name, value in row.items():
-                writer.add_scalar(name, value, int(row["epoch"]))
+    Args:
+        folder: the run folder.
+        first_epoch: epochs from here on that stand there already are replaced.
+    """
 
-        yield add
+    def __init__(self, folder: Path, first_epoch: int) -> None:
+        from tensorboard.compat.proto import event_pb2
+
+        proto: Any = event_pb2
+        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+        self.path = folder / name
+        self._append(proto.Event(wall_time=time.time(), file_version="brain.Event:2"), mode="xb")
+        start = proto.SessionLog(status=proto.SessionLog.START)
+        self._append(proto.Event(wall_time=time.time(), step=first_epoch, session_log=start))
+
+    def add(self, row: dict[str, float]) -> None:
+        """Writes an epoch's row."""
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+
+        proto: Any = summary_pb2
+        values = [proto.Summary.Value(tag=name, simple_value=float(value)) for name, value in row.items()]
+        events: Any = event_pb2
+        self._append(events.Event(wall_time=time.time(), step=int(row["epoch"]), summary=proto.Summary(value=values)))
+
+    def _append(self, event: Any, mode: str = "ab") -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        try:
+            with self.path.open(mode) as file:
+                RecordWriter(file).write(event.SerializeToString())
+        except OSError as error:
+            raise write_failed(self.path, error) from error

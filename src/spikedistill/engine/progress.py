@@ -41,6 +41,13 @@ class Bar:
         note = f"accuracy {means['train_accuracy']:.1f} %  loss {means['train_loss']:.3f}"
         self.rich.update(self.task, completed=self.done, note=note)
 
+    def note(self, text: str) -> None:
+        """A line for people, beside the bar."""
+        if self.rich is not None:
+            self.rich.console.print(f"{self.label}  {text}", markup=False, highlight=False)
+        elif self.verbose:
+            print(f"{self.label}  {text}", file=sys.stderr, flush=True)
+
     def end_epoch(self, row: dict[str, float]) -> None:
         """The epoch's row of metrics is known."""
         if self.rich is not None and self.task is not None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spikedistill.engine.loop import Batches
+from spikedistill.methods.base import seen_by
 from spikedistill.models.activation import layers_of
 from spikedistill.models.features import taps
 
@@ -45,7 +46,9 @@ def inference(network: nn.Module) -> Iterator[None]:
 
 def per_step_logits(network: nn.Module, images: Tensor) -> Tensor:
     """Logits ``[T, B, K]`` of a network that offers ``per_step``, ``[1, B, K]`` of any other."""
-    return network(images, per_step=True) if hasattr(network, "timesteps") else network(images).unsqueeze(0)
+    if hasattr(network, "timesteps"):
+        return network(images, per_step=True)
+    return network(seen_by(network, images)).unsqueeze(0)
 
 
 def evaluate(network: nn.Module, batches: Batches, num_classes: int) -> Evaluation:
@@ -86,14 +89,20 @@ def evaluate(network: nn.Module, batches: Batches, num_classes: int) -> Evaluati
 
 
 def raster(network: nn.Module, image: Tensor, neurons: int = 32) -> Mapping[str, list[list[int]]]:
-    """Spikes of one image ``[C, H, W]``: per layer, ``neurons`` evenly chosen neurons by T steps of 0 or 1."""
-    points = {path: path for path in layers_of(network)}
-    with inference(network), taps(network, points, "after") as tap:
-        network(image.unsqueeze(0))
+    """Spikes of one image ``[C, H, W]`` or sequence ``[T, C, H, W]``.
+
+    Returns:
+        Per layer, ``neurons`` evenly chosen neurons by T steps of 0 or 1.
+    """
+    layers = layers_of(network)
+    with inference(network), taps(network, {path: path for path in layers}, "after") as tap:
+        network(image.unsqueeze(-4))
         recorded = tap.take()
     shown = {}
     for name, spikes in recorded.items():
-        flat = spikes.flatten(1).t()
+        # A spikified network may have its tokens before its images, or several rows for an image.
+        dim, timesteps = getattr(layers[name], "dim", 0), layers[name].clock.timesteps
+        flat = spikes.movedim(dim, 0).unflatten(0, (timesteps, -1)).flatten(1).t()
         chosen = torch.linspace(0, flat.shape[0] - 1, min(neurons, flat.shape[0])).round().long()
         shown[name] = flat[chosen.to(flat.device)].int().tolist()
     return shown

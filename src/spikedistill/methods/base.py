@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spikedistill.errors import UserError
+from spikedistill.spiking.time import readout
 
 NO_TEACHER, FROZEN_TEACHER, JOINT_TEACHER = "none", "frozen", "joint"
 
@@ -33,6 +34,8 @@ class Progress(NamedTuple):
 class FrozenTeacher:
     """A teacher that only answers: in eval mode, without gradients, and not a part of what is trained or saved.
 
+    An ANN knows no time: of a sequence it sees the mean over T.
+
     It is no ``nn.Module`` so that a method that holds it neither registers its parameters nor puts it into train mode.
     """
 
@@ -41,7 +44,7 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        return self.network(images)
+        return self.network(seen_by(self.network, images))
 
 
 class Method(nn.Module):
@@ -114,6 +117,12 @@ class Method(nn.Module):
         if self.teacher is not None:
             self.teacher.network._apply(fn, recurse)
         return self
+
+
+def seen_by(network: nn.Module, images: Tensor) -> Tensor:
+    """What a network is given of a batch: an ANN sees a sequence ``[T, B, C, H, W]`` averaged over time."""
+    is_ann = getattr(network, "timesteps", None) is None
+    return readout(images) if images.dim() == 5 and is_ann else images
 
 
 @torch.no_grad()

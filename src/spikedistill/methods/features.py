@@ -86,13 +86,13 @@ def feature_shapes(network: nn.Module, points: dict[str, str], side: str, exampl
 
 
 class MethodTaps(Taps):
-    """``Taps`` of a method: a deep copy of the method taps the network that was copied with it.
+    """``Taps`` of a method, on rates: a deep copy of the method taps the network that was copied with it.
 
     (A copied network carries the hooks of the one it was copied from, and those record nothing.)
     """
 
     def __init__(self, network: nn.Module, points: Mapping[str, str], side: str) -> None:
-        super().__init__(network, points, side)
+        super().__init__(network, points, side, rates=True)
         self._made_of = (network, dict(points), side)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MethodTaps:

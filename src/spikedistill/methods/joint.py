@@ -81,7 +81,7 @@ class Branches(nn.Module):
         """
         answers = []
         for name, feature in self.taps.take().items():
-            answers.append(self.layers[module_key(name)](rate(pooled(feature), len(output))).float())
+            answers.append(self.layers[module_key(name)](pooled(rate(feature, len(output)))).float())
         return torch.stack([*answers, output.float()])
 
 
@@ -90,8 +90,8 @@ def pooled(feature: Tensor) -> Tensor:
 
     Summed before it is divided: the gradient of a sum is a view of one value per map, that of a mean a whole map.
     """
-    maps = feature.flatten(2)
-    return maps.sum(2, dtype=torch.promote_types(feature.dtype, torch.float32)) / maps.shape[2]
+    total = feature.sum((2, 3), dtype=torch.promote_types(feature.dtype, torch.float32))
+    return total / (feature.shape[2] * feature.shape[3])
 
 
 def summed_cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from spikedistill.errors import UserError, unknown
+from spikedistill.models.activation import Spike
+from spikedistill.spiking.deferred import Spikes, settle
+from spikedistill.spiking.time import with_rate
 
 SIDES = ("before", "after")
 
@@ -19,12 +22,13 @@ class Taps:
         network: any module.
         points: feature name to the path of the activation module.
         side: ``before`` (the activation's input: currents) or ``after`` (its output: spikes).
+        rates: record the mean over T of what leaves a spiking activation, ``[B, ...]``, whose gradient then costs less.
 
     The recorded tensors are the folded ones, ``[T*B, ...]`` for an SNN (or ``[B, ...]`` where the current is constant
     in time), with their gradients. ``values`` holds the last pass only; ``close`` removes the taps.
     """
 
-    def __init__(self, network: nn.Module, points: Mapping[str, str], side: str) -> None:
+    def __init__(self, network: nn.Module, points: Mapping[str, str], side: str, *, rates: bool = False) -> None:
         if side not in SIDES:
             raise unknown("feature side", side, SIDES)
         self.values: dict[str, Tensor] = {}
@@ -36,6 +40,8 @@ class Taps:
             tapped = modules[path]
             if side == "before":
                 self._handles.append(tapped.register_forward_pre_hook(self._before(name, tapped)))
+            elif rates and isinstance(tapped, Spike) and getattr(tapped, "dim", 0) == 0:
+                self._handles.append(tapped.register_forward_hook(self._rate(name, tapped)))
             else:
                 self._handles.append(tapped.register_forward_hook(self._after(name, tapped)))
 
@@ -52,6 +58,15 @@ class Taps:
         def record(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if module is tapped:
                 self.values[name] = output
+
+        return record
+
+    def _rate(self, name: str, tapped: Spike) -> Callable[..., Tensor | None]:
+        def record(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            if module is not tapped:
+                return None
+            spikes, self.values[name] = with_rate(settle(output), tapped.clock.timesteps)
+            return Spikes.known(spikes, output.keep_bits) if isinstance(output, Spikes) else spikes
 
         return record
 

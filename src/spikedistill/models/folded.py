@@ -111,6 +111,8 @@ class TwinSpike(Spike):
         weight: of nn.PReLU, kept so that the state-dict keys stay what they are.
     """
 
+    OPTIONAL_STATE = ("balance", "start")
+
     balance: Tensor | None
     start: Tensor | None
     weight: nn.Parameter | None
@@ -154,12 +156,12 @@ class TwinSpike(Spike):
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, metadata: Any, strict: bool, *lists: Any) -> None:
         # A calibrated neuron takes an ANN's weights and keeps its threshold; any neuron takes a calibrated one's.
-        for name in ("balance", "start"):
+        for name in self.OPTIONAL_STATE:
             if f"{prefix}{name}" in state_dict and getattr(self, name) is None:
                 setattr(self, name, torch.empty_like(state_dict[f"{prefix}{name}"]))
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
         missing = lists[0]
-        missing[:] = [key for key in missing if key not in (f"{prefix}balance", f"{prefix}start")]
+        missing[:] = [key for key in missing if key.removeprefix(prefix) not in self.OPTIONAL_STATE]
 
 
 class Analogue(nn.Module):

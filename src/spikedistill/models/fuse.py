@@ -26,14 +26,14 @@ from spikedistill.spiking.fused_layer import Norm, Term
 SMALL = 2**18
 
 
+def _pays(x: Tensor) -> bool:
+    """Whether layers should wait for each other here, if the layout is theirs."""
+    return not torch.compiler.is_compiling() and x.dim() == 4 and compiling.pays(x, SMALL)
+
+
 def _defers(x: Tensor) -> bool:
     """Whether layers should wait for each other here."""
-    return (
-        not torch.compiler.is_compiling()
-        and compiling.pays(x, SMALL)
-        and x.dim() == 4
-        and x.is_contiguous(memory_format=torch.channels_last)
-    )
+    return _pays(x) and x.is_contiguous(memory_format=torch.channels_last)
 
 
 class FusedBatchNorm(nn.BatchNorm2d):
@@ -41,8 +41,10 @@ class FusedBatchNorm(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         x = settle(input)
-        if self.running_mean is None or self.running_var is None or not self.affine or not _defers(x):
+        if self.running_mean is None or self.running_var is None or not self.affine or not _pays(x):
             return super().forward(x)
+        # Only behind the first convolution, and where its weight is not its own parameter: outputs follow inputs.
+        x = x.contiguous(memory_format=torch.channels_last)
         mean, variance = self._statistics(x) if self.training else (self.running_mean, self.running_var)
         return Currents.of((Term(x, Norm(self.weight, self.bias, mean, variance, self.eps, self.training)),))
 
@@ -199,7 +201,13 @@ def optimise(network: nn.Module, memory: str = "fast") -> nn.Module:
         twin = TWINS[memory].get(type(module))
         if twin is not None and not _is_own(module):
             module.__class__ = twin
-        if isinstance(module, nn.Conv2d):
+    return channels_last(network)
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """Lays a network's convolution weights out channels-last, in place: its feature maps follow them."""
+    for module in network.modules():
+        if type(module) is nn.Conv2d or isinstance(module, LeanConv):
             _channels_last(module.weight)
     return network
 

@@ -64,7 +64,7 @@ class Twin(nn.Module):
     ) -> None:
         super().__init__()
         for name in [*body._modules, *body._parameters, *body._buffers]:
-            if name in vars(Twin) or name in ("points", "_clock", "_programs", "_sites", "_dims"):
+            if name in vars(Twin) or name in ("points", "_clock", "_programs", "_sites", "_dims", "_origin"):
                 raise refusal(f"'{name}'", "the spiking twin uses this name itself; rename the network's")
         self._modules, self._parameters, self._buffers = body._modules, body._parameters, body._buffers
         self._non_persistent_buffers_set = body._non_persistent_buffers_set
@@ -73,6 +73,7 @@ class Twin(nn.Module):
         self.__dict__.update(tensors)
         self._timesteps: int | None = None
         self._clock, self._programs, self._sites, self._dims = clock, programs, sites, dims
+        self._origin = type(body).__name__
         self.points = points
 
     def __getattr__(self, name: str) -> Any:
@@ -206,6 +207,13 @@ def spikify(
     if calibration is not None:
         calibrate(snn, calibration)
     return snn
+
+
+def name_of(network: nn.Module) -> str:
+    """What to call a network: by its class, a spikified one by that of the network it was made from."""
+    if not isinstance(network, Twin):
+        return type(network).__name__
+    return f"{network._origin} (spikified)" if network.timesteps is not None else network._origin
 
 
 def retrace(network: nn.Module, example_input: Tensor) -> Twin:

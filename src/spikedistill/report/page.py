@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from spikedistill.engine.checkpoint import write_durably
 from spikedistill.errors import UserError
 from spikedistill.report.contents import Block, Report, arrange, place
 from spikedistill.report.runs import Run, read_run
@@ -31,7 +32,8 @@ def write_report(runs: list[Run], out: Path, title: str | None = None) -> Path:
         The file written.
 
     Raises:
-        UserError: there are no runs, or the file cannot be written.
+        UserError: there are no runs, or no folder for the file.
+        WriteFailed: the file cannot be written.
     """
     if not runs:
         raise UserError("no runs to report: give at least one run folder")
@@ -40,9 +42,9 @@ def write_report(runs: list[Run], out: Path, title: str | None = None) -> Path:
     page = render(arrange(runs), title)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(page, encoding="utf-8")
     except OSError as fault:
         raise UserError(f"the report cannot be written to {target}: {fault.strerror}") from fault
+    write_durably(target, page.encode("utf-8", "replace"))
     return target
 
 

@@ -29,13 +29,17 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """What the axes of a chart say and span; ``reference`` is a named level drawn across (the teacher)."""
+    """What the axes of a chart say and span; ``reference`` is a named level drawn across (the teacher).
+
+    ``whole``: nothing lies between two whole numbers on the x axis (epochs, timesteps).
+    """
 
     x_title: str
     y_title: str
     y_range: tuple[float, float]
     log_y: bool = False
     reference: tuple[str, float] | None = None
+    whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -125,8 +129,8 @@ def _frame(series: Sequence[Series], axis: Axis, right: float) -> svg.Frame:
 
 def _axes(frame: svg.Frame, series: Sequence[Series], axis: Axis) -> str:
     xs = sorted({x for one in series for x, _ in one.points})
-    whole = [mark for mark in svg.ticks(*frame.x_range, 5) if mark == int(mark)]
-    x_marks = xs if len(xs) <= 8 and all(x == int(x) for x in xs) else whole
+    marks = [mark for mark in svg.ticks(*frame.x_range, 5) if mark == int(mark) or not axis.whole]
+    x_marks = xs if len(xs) <= 8 and all(x == int(x) for x in xs) else marks
     y_marks = svg.log_ticks(*axis.y_range) if axis.log_y else svg.ticks(*axis.y_range, 5)
     drawn = svg.axes(frame, axis.x_title, axis.y_title, x_marks, y_marks)
     if axis.reference:

@@ -21,6 +21,8 @@ from spikedistill.report.evaluation import Evaluation, parse_evaluation
 PLAIN_ANN, PLAIN_SNN = "ann", "snn"
 """The methods that distil nothing: the ANN alone and the spiking network without a teacher."""
 CONFIG, SUMMARY, METRICS, EVALUATION = "config.yaml", "summary.json", "metrics.csv", "evaluation.json"
+ENERGY, ROBUSTNESS, LATENCY = "energy.json", "robustness.json", "latency.json"
+"""What the commands ``energy`` and ``eval`` add to a run."""
 _NOT_RUNS = ("teacher", "checkpoints")
 """Sub-folders a search does not enter: a teacher belongs to its student's run and is no row of its own."""
 
@@ -45,7 +47,7 @@ class Run:
     """One run folder. Accuracies are in percent, ``firing_rate`` is spikes per neuron and timestep (0 to 1).
 
     ``metrics`` holds the columns of metrics.csv in order of epochs, ``None`` where a cell is empty or not finite.
-    ``missing`` names the files that are not there.
+    ``missing`` names the files that are not there; ``measured`` holds the contents of those that may be there beside.
     """
 
     path: Path
@@ -69,6 +71,7 @@ class Run:
     metrics: dict[str, list[float | None]] = field(default_factory=dict)
     evaluation: Evaluation | None = None
     missing: tuple[str, ...] = ()
+    measured: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -141,6 +144,9 @@ def read_run(path: str | Path) -> Run:
         metrics=metrics,
         evaluation=evaluation,
         missing=missing,
+        measured={
+            name: _read_json(folder / name) for name in (ENERGY, ROBUSTNESS, LATENCY) if (folder / name).is_file()
+        },
     )
 
 

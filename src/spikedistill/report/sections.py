@@ -10,9 +10,12 @@ from html import escape
 
 from spikedistill.report import plots
 from spikedistill.report.contents import Block, Part, Report, Section, chart, missing, place
+from spikedistill.report.energy import energies
+from spikedistill.report.latency import latencies
 from spikedistill.report.measured import accuracy_by_timesteps, confusion_matrices, example_spikes, firing_rates
 from spikedistill.report.plots import Dot
 from spikedistill.report.recipes import recipes
+from spikedistill.report.robustness import robustness
 from spikedistill.report.runs import PLAIN_SNN
 from spikedistill.report.table import to_html
 from spikedistill.report.training import accuracy_curves, loss_curves
@@ -51,6 +54,9 @@ SECTIONS: dict[str, Section] = {
     "Learning curves": accuracy_curves,
     "Accuracy against timesteps": accuracy_by_timesteps,
     "Firing rates": firing_rates,
+    "Latency": latencies,
+    "Energy": energies,
+    "Robustness": robustness,
     "Spikes of one image": example_spikes,
     "Confusion matrix": confusion_matrices,
     "Loss": loss_curves,

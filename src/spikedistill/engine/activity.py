@@ -1,0 +1,44 @@
+"""Spiking layers that say nothing: none of their neurons fires, or all of them always do."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from spikedistill.models.activation import layers_of
+from spikedistill.models.features import taps
+
+IMAGES = 32
+"""Images that are looked at: enough that a layer of thousands of neurons without one spike is dead."""
+
+
+def unvarying_layers(network: nn.Module, images: Tensor) -> dict[str, float]:
+    """The spiking layers whose firing rate is exactly 0 or exactly 1.
+
+    One forward pass in eval mode on a few images; it leaves no trace on the network nor on the random numbers.
+
+    Args:
+        network: the student; an ANN has no such layers.
+        images: ``[B, C, H, W]`` or ``[T, B, C, H, W]``.
+
+    Returns:
+        The layer's path to its rate, 0.0 or 1.0.
+    """
+    points = {path: path for path in layers_of(network)}
+    if not points:
+        return {}
+    few = images[:IMAGES] if images.dim() == 4 else images[:, :IMAGES]
+    training = network.training
+    network.eval()
+    try:
+        with (
+            torch.inference_mode(),
+            torch.random.fork_rng(devices=[few.device] if few.is_cuda else []),
+            taps(network, points, "after") as tap,
+        ):
+            network(few)
+            spikes = {name: value.detach().float().mean() for name, value in tap.take().items()}
+            rates = torch.stack(list(spikes.values())).tolist() if spikes else []
+    finally:
+        network.train(training)
+    return {name: rate for name, rate in zip(spikes, rates, strict=True) if rate in (0.0, 1.0)}

@@ -1,0 +1,138 @@
+"""A spiking network as an ONNX file: all T steps unrolled, from images (or an encoded sequence) to the mean logits."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spikedistill.errors import UserError
+from spikedistill.export.about import About
+from spikedistill.export.compare import Agreement, batch_dim, encoded
+from spikedistill.export.record import plain_copy
+from spikedistill.models.activation import layers_of
+from spikedistill.models.network import Network
+from spikedistill.models.twin import Twin
+from spikedistill.spiking import LIF
+
+LIMIT = 2**31 - 2**20
+"""Bytes of weights that one ONNX file can hold (protobuf's two gigabytes)."""
+
+
+class _Unrolled(nn.Module):
+    """A neuron in operators that ONNX has; without gradients."""
+
+    def __init__(self, neuron: LIF) -> None:
+        super().__init__()
+        self.decay = float(torch.as_tensor(neuron.decay).detach())
+        self.threshold, self.dynamics = neuron.threshold, neuron.dynamics
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, spikes = torch.zeros_like(x[0]), []
+        for current in x.unbind(0):
+            h = self.decay * v + current
+            fired = h > self.threshold if self.dynamics.strict else h >= self.threshold
+            s = fired.to(x.dtype)
+            v = h - self.threshold * s if self.dynamics.soft_reset else h * (1.0 - s)
+            spikes.append(s)
+        return torch.stack(spikes)
+
+
+def require_onnx() -> None:
+    """Refuses where what writes and runs ONNX is missing.
+
+    Raises:
+        UserError: it is.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"ONNX files need the package {error.name}: pip install 'spikedistill[chips]'") from None
+
+
+def onnx_bytes(network: nn.Module, images: Tensor, about: About) -> bytes:
+    """The contents of a network's ONNX file: input ``images``, output ``logits``, any batch size, T fixed.
+
+    Args:
+        network: spiking, of ``create_model`` or ``spikify``; it stays as it is.
+        images: at least one, as the network takes them.
+        about: what the file says beside the graph.
+
+    Raises:
+        UserError: no spiking network, one that ONNX cannot hold, or a package that is missing.
+    """
+    require_onnx()
+    plain = plain_copy(network)
+    if sum(value.numel() * value.element_size() for value in plain.state_dict().values()) > LIMIT:
+        raise UserError("the network's weights are more than the two gigabytes that an ONNX file can hold")
+    dim = batch_dim(plain, images)
+    images = images.float().cpu()
+    example = encoded(plain, torch.cat([images.narrow(dim, 0, 1)] * 2, dim))
+    for spike in layers_of(plain).values():
+        spike.neuron = _Unrolled(spike.neuron)  # type: ignore[assignment]
+    with torch.no_grad(), _quietly():
+        try:
+            program = torch.onnx.export(
+                plain,
+                (example,),
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes=({batch_dim(plain, example): torch.export.Dim("batch")},),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        except Exception as error:  # the exporter raises many kinds, and all say what of the network it cannot do
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(f"the network cannot be written as ONNX: {lines[0]}") from None
+    assert program is not None
+    proto = program.model_proto
+    for key, value in about.metadata().items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, str(value.tolist() if isinstance(value, np.ndarray) else value)
+    return proto.SerializeToString()
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """The exporter prints, logs and warns about what is no business of whoever exports."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@torch.no_grad()
+def compare_logits(network: Network | Twin, content: bytes, images: Tensor, rows: int = 50) -> Agreement:
+    """Runs the network and the file (by onnxruntime) on the same images, or the same encoded sequences.
+
+    Args:
+        network: the spiking network, on the CPU, in evaluation mode.
+        content: the file's.
+        images: at least one, or sequences.
+        rows: images a call.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    same, largest, dim = 0, 0.0, batch_dim(network, images)
+    for part in images.split(rows, dim):
+        batch = encoded(network, part)
+        ours = network(batch)
+        theirs = torch.from_numpy(np.asarray(session.run(["logits"], {"images": batch.contiguous().numpy()})[0]))
+        same += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
+        largest = max(largest, float((ours - theirs).abs().max()))
+    return Agreement(images=images.shape[dim], predictions=same, spikes=None, layers={}, logits=largest)

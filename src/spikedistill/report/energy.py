@@ -1,0 +1,159 @@
+"""The section drawn from energy.json: what an image costs each network, beside the ANN of the same architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from spikedistill.errors import UserError
+from spikedistill.report import bars
+from spikedistill.report.contents import Block, Part, Report, chart, grid, place
+from spikedistill.report.groups import Spread, spread
+from spikedistill.report.quantities import count, joules, scale
+from spikedistill.report.runs import ENERGY, Run
+from spikedistill.report.table import EMPTY
+
+TWIN = "ANN of the same make"
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What an image costs a network. Energies in pJ, ``movement`` with the cheapest and the dearest memory."""
+
+    timesteps: int | None
+    images: int
+    macs: float
+    synops: float
+    firing_rate: float | None
+    computation: float
+    movement: tuple[float, float]
+    layers: dict[str, float]
+    takes: dict[str, str]
+    source: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table and a bar of the chart: a network with its bills, one a run."""
+
+    name: str
+    colour: str
+    bills: list[Bill]
+
+    def mean(self, key: str) -> float:
+        """Of one of a bill's figures, over the runs."""
+        return sum(getattr(bill, key) for bill in self.bills) / len(self.bills)
+
+    @property
+    def movement(self) -> tuple[float, float]:
+        """Mean energy of moving data."""
+        low, high = (sum(bill.movement[end] for bill in self.bills) / len(self.bills) for end in (0, 1))
+        return low, high
+
+
+def energies(report: Report) -> Part | None:
+    """What an image costs: computation, data movement, and the layers of the best row."""
+    body = ""
+    source = ""
+    for block in report.blocks:
+        lines = _lines(block)
+        if not lines:
+            continue
+        source = lines[0].bills[0].source
+        drawn = [chart(bars.stacked([(one.name, one.colour, one.mean("computation"), one.movement) for one in lines]))]
+        detailed = [line for line in lines if line.bills[0].timesteps]
+        if detailed:
+            drawn.append(chart(_by_layer(detailed, block)))
+        body += place(block, report) + _table(lines) + grid(drawn, block)
+    if not body:
+        return None
+    intro = (
+        f"Energy of one image, counted and measured on test images, not on a chip: {source}; the formulas stand in "
+        "each run's energy.json. A layer that takes spikes adds, a layer that takes anything else multiplies. Moving data "
+        "is a range, from the cheapest to the dearest memory."
+    )
+    return Part(intro, body)
+
+
+def _lines(block: Block) -> list[Line]:
+    """Each row that was measured, then the ANN of the same architecture and the teachers."""
+    lines: list[Line] = []
+    others: dict[str, Bill] = {}
+    for row, name, colour in zip(block.table.rows, block.names, block.colours, strict=True):
+        found = [run for run in row.group.runs if ENERGY in run.measured]
+        bills = [bill for bill in (_bill(run, "student") for run in found) if bill]
+        if bills:
+            lines.append(Line(name, colour, bills))
+        for run in found:
+            teacher = f"teacher {(run.config.get('teacher') or {}).get('model') or ''}".strip()
+            for label, whose in ((TWIN, "twin"), (teacher, "teacher")):
+                bill = _bill(run, whose)
+                if bill:
+                    others.setdefault(label, bill)
+    return lines + [Line(name, "c0", [bill]) for name, bill in others.items()]
+
+
+def _bill(run: Run, whose: str) -> Bill | None:
+    content = run.measured[ENERGY].get(whose)
+    if content is None:
+        return None
+    try:
+        total = content["total"]
+        weighted = [layer for layer in content["layers"] if layer["macs"]]
+        low, high = total["movement"]
+        return Bill(
+            timesteps=content["timesteps"],
+            images=int(content["images"]),
+            macs=float(total["macs"]),
+            synops=float(total["synops"]),
+            firing_rate=None if total["firing_rate"] is None else float(total["firing_rate"]),
+            computation=float(total["computation"]),
+            movement=(float(low), float(high)),
+            layers={str(layer["name"]): float(layer["computation"]) for layer in weighted},
+            takes={str(layer["name"]): str(layer["input"] or "analogue") for layer in weighted},
+            source=str(content["prices"]["source"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        raise UserError(f"{run.path / ENERGY}: '{whose}' is not what the command energy writes ({fault!r})") from fault
+
+
+def _table(lines: Sequence[Line]) -> str:
+    twin = next((line for line in lines if line.name == TWIN), None)
+    heads = ("network", "T", "SynOps", "firing %", "computation", "moving data", "computation against the ANN")
+    head = "".join(
+        f'<th scope="col"{" class=num" if index else ""}>{escape(text)}</th>' for index, text in enumerate(heads)
+    )
+    rows = ""
+    for line in lines:
+        first = line.bills[0]
+        rates = spread(bill.firing_rate for bill in line.bills)
+        computation = spread(bill.computation for bill in line.bills)
+        ratio = twin.mean("computation") / line.mean("computation") if twin and first.timesteps else None
+        cells = (
+            str(first.timesteps or EMPTY),
+            count(line.mean("synops")) if first.timesteps else EMPTY,
+            f"{100 * rates.mean:.2f}" if rates and first.timesteps else EMPTY,
+            _energy(computation),
+            " to ".join(joules(end) for end in line.movement),
+            EMPTY if ratio is None else f"1 / {ratio:.3g}" if ratio >= 1 else f"{1 / ratio:.3g} times",
+        )
+        told = "".join(f'<td class="num">{escape(cell)}</td>' for cell in cells)
+        rows += f'<tr><th scope="row"><span class="mark {line.colour}"></span>{escape(line.name)}</th>{told}</tr>'
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _energy(value: Spread | None) -> str:
+    if value is None:
+        return EMPTY
+    unit, size = scale(value.mean)
+    sd = "" if value.sd is None else f" ± {value.sd / size:.2g}"
+    return f"{value.mean / size:.3g}{sd} {unit}"
+
+
+def _by_layer(lines: Sequence[Line], block: Block) -> str:
+    """Computation layer by layer in the block's best row, or the first one where that was not measured."""
+    line = next((one for one in lines if one.name == block.names[block.best]), lines[0])
+    first = line.bills[0]
+    layers = {name: sum(bill.layers.get(name, 0.0) for bill in line.bills) / len(line.bills) for name in first.layers}
+    return bars.by_layer(layers, first.takes, line.colour, line.name)

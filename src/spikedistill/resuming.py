@@ -1,0 +1,76 @@
+"""Going on with a run: only the run that was begun, so that its config.yaml is true of the whole of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from spikedistill.build import read_config
+from spikedistill.errors import UserError
+from spikedistill.recipe import Recipe
+
+MAY_CHANGE = frozenset(
+    {
+        "name",
+        "description",
+        "published",
+        "out",
+        "device",
+        "compile",
+        "memory",
+        "checkpoint_minutes",
+        "on_bad_numbers",
+        "data.path",
+        "data.workers",
+        "data.in_memory",
+        "teacher.path",
+    }
+)
+"""What says where and how a run is computed, or what it is called, but not what is learned from what."""
+FILLED_IN = frozenset({"num_classes", "in_channels", "image_size", "normalisation"})
+"""What a recipe may leave to the data, and a run folder's config has written out."""
+
+
+def check_same_run(folder: Path, recipe: Recipe) -> None:
+    """Refuses to go on in ``folder`` with another run than the one begun there.
+
+    Args:
+        folder: a run folder.
+        recipe: as asked for now; what it leaves to the data is not compared.
+
+    Raises:
+        UserError: names the first setting that differs.
+    """
+    begun = read_config(folder)
+    found = _difference(_plain(recipe), _plain(begun), "")
+    if found is not None:
+        key, now, then = found
+        raise UserError(
+            f"'{folder}' was begun with {key}={then}, not {now}; a run goes on as it began: leave that as it was, or "
+            "choose another folder with out="
+        )
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    content = TypeAdapter(Recipe).dump_python(recipe, mode="json")
+    settings = recipe.method_settings()
+    content["method"] = {
+        "name": recipe.method["name"],
+        **TypeAdapter(type(settings)).dump_python(settings, mode="json"),
+    }
+    return content
+
+
+def _difference(now: Any, then: Any, path: str) -> tuple[str, Any, Any] | None:
+    left_to_data = now is None and path.rpartition(".")[2] in FILLED_IN
+    if left_to_data or path in MAY_CHANGE or now == then:
+        return None
+    if not (isinstance(now, dict) and isinstance(then, dict)):
+        return path, now, then
+    for key, value in now.items():
+        found = _difference(value, then.get(key), f"{path}.{key}" if path else key)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,142 @@
+"""Runs in processes of their own, to be killed: forked from one server that has imported everything already."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import lightning_fabric  # noqa: F401 (imported for the processes that are forked from here)
+import sklearn.datasets  # noqa: F401
+import tensorboard.summary.writer.record_writer  # noqa: F401
+import torch
+
+from spikedistill.engine.loop import Trainer
+from spikedistill.recipe import Recipe
+from spikedistill.recipebook import read_recipe
+from spikedistill.run import train
+
+EACH_STEP = 1e-9
+"""``checkpoint_minutes`` that leave a checkpoint at each step."""
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
+
+
+def recipe(out: Path, *overrides: str, name: str = "digits-2conv-kdsnn-response") -> Recipe:
+    """A taught run of seconds at most: a teacher of 2 epochs, a student of 3 epochs of 6 steps, a validation part."""
+    small = ["data.subset=64", "data.test_subset=32", "data.validation=0.25", "student.width=4", "batch_size=8"]
+    small += ["epochs=3", f"checkpoint_minutes={EACH_STEP}", f"out={out}"]
+    if name != "digits-2conv-snn":
+        small += ["teacher.width=8", "teacher.epochs=2", "teacher.batch_size=16"]
+    return read_recipe(name, [*small, *overrides])
+
+
+def start(function: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """Calls ``function`` (of a module that can be imported) in a process of its own."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(Path(__file__).parent), *filter(None, sys.path)]))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["forked"])
+    process = context.Process(target=function, args=arguments)
+    process.start()
+    return process
+
+
+def nothing() -> None:
+    """Ends at once."""
+
+
+def run(asked: Recipe, resume: bool = False, steps: Any = None) -> None:
+    """Trains; ``steps`` is a shared number that counts finished optimiser steps."""
+    torch.set_num_threads(1)
+    if steps is not None:
+        _count(steps)
+    train(asked, resume=resume, verbose=False)
+
+
+def run_counting(asked: Recipe, operations: Any) -> None:
+    """Trains; ``operations`` is a shared number that counts the changes of files in the run folder."""
+
+    def count(_number: int) -> None:
+        operations.value += 1
+
+    _at_operations(asked, count)
+    run(asked)
+
+
+def run_until_operation(asked: Recipe, number: int) -> None:
+    """Trains, and dies by SIGKILL just before the ``number``-th change of a file in the run folder, from 1."""
+    _at_operations(asked, lambda at: os.kill(os.getpid(), signal.SIGKILL) if at == number else None)
+    run(asked)
+
+
+def run_failing_at_operation(asked: Recipe, number: int, said: Any) -> None:
+    """Trains on a disk that is full at the ``number``-th change of a file, and puts what is said into a queue."""
+
+    def fail(at: int) -> None:
+        if at == number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    _at_operations(asked, fail)
+    run_saying(asked, False, said)
+
+
+def run_signalled(asked: Recipe, number: int, step: int, said: Any) -> None:
+    """Trains, and gets a signal in the middle of the ``step``-th step, the teacher's included, from 1."""
+    train_step, left = Trainer._step, step
+
+    def signalled(self: Trainer, *arguments: Any) -> bool:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), number)
+        return train_step(self, *arguments)
+
+    Trainer._step = signalled  # type: ignore[method-assign]
+    run_saying(asked, False, said)
+
+
+def run_saying(asked: Recipe, resume: bool, said: Any) -> None:
+    """Trains, and puts the exception's kind and message into a queue, or ``None`` where all went well."""
+    try:
+        run(asked, resume)
+    except Exception as error:
+        said.put((type(error).__name__, str(error)))
+    else:
+        said.put(None)
+
+
+def _at_operations(asked: Recipe, act: Callable[[int], None]) -> None:
+    """Calls ``act`` with the number of each change of a file in the run folder, just before it happens."""
+    folder, done = str(asked.out), 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal done
+        if is_write(event, arguments, folder):
+            done += 1
+            act(done)
+
+    sys.addaudithook(hook)
+
+
+def is_write(event: str, arguments: tuple[Any, ...], folder: str) -> bool:
+    """Whether an audit event is a change below ``folder``."""
+    if event == "open":
+        path, _, flags = arguments
+        return bool(flags & WRITING) and str(path).startswith(folder)
+    return event in ("os.rename", "os.remove", "os.mkdir") and str(arguments[0]).startswith(folder)
+
+
+def _count(steps: Any) -> None:
+    step = Trainer._step
+
+    def counted(self: Trainer, *arguments: Any) -> bool:
+        updated = step(self, *arguments)
+        steps.value += 1
+        return updated
+
+    Trainer._step = counted  # type: ignore[method-assign]
