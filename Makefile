@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PINS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench docs soak clean
+.PHONY: help setup demo test lint format bench kernels docs soak clean
 
 # $(1): the virtual environment. One that works is kept; else a new one is made, or one sentence says why not.
 define make_venv
@@ -88,6 +88,9 @@ format: $(VENV)/.dev ## sort imports and format
 
 bench: $(BENCH_VENV)/.peers ## speed and memory against SpikingJelly, snnTorch and Norse; more options in BENCH_ARGS
 	@$(BENCH_VENV)/bin/spikedistill bench $(BENCH_ARGS)
+
+kernels: $(VENV)/.dev ## times of the kernels alone, saved in .benchmarks and compared with the last ones
+	@$(VENV)/bin/python -m pytest -q benchmarks --benchmark-autosave --benchmark-compare --benchmark-columns=median,iqr,rounds
 
 docs: $(VENV)/.docs ## the documentation, into site/
 	@$(VENV)/bin/mkdocs build --strict

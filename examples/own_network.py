@@ -1,4 +1,4 @@
-"""A network of one's own, pictures of one's own: from a trained ANN to an SNN that its ANN has taught.
+"""A network of one's own, pictures of one's own: from a trained ANN to an SNN that its ANN has taught, and to a file.
 
     python examples/own_network.py [IMAGE_FOLDER] [--epochs N] [--out DIR]
 
@@ -56,7 +56,7 @@ class MyNetwork(nn.Module):
 
 
 def main(images: Path | None, out: Path, epochs: int = 8) -> dict[str, float]:
-    """Trains the ANN, converts it, distils it. Returns the accuracies in percent."""
+    """Trains the ANN, converts it, distils it, exports it. Returns the accuracies in percent."""
     folder = str(images if images is not None else write_digits(out / "images"))
     data = open_data(DataSettings(path=folder), seed=0)
     training = {"epochs": epochs, "batch_size": 64, "optimizer": {"name": "adamw", "lr": 0.004}, "verbose": False}
@@ -85,8 +85,16 @@ def main(images: Path | None, out: Path, epochs: int = 8) -> dict[str, float]:
     method = {"name": "kdsnn-feature", "alpha": 0.1}
     run = sd.distill(ann.student, snn, folder, method=method, out=out / "snn", **training)
     accuracies["SNN, distilled, T=4"] = run.summary["student_accuracy"]
+
+    pictures = torch.cat([batch for batch, _ in test.epoch(0)])
+    exported = sd.export_nir(run.student, out / "own_network.nir", pictures, run=run.folder)
+    chip = sd.read_nir(exported.path)
+    accuracies["NIR file, T=4"] = evaluate(chip, test, len(data.info.classes)).accuracy
     for name, value in accuracies.items():
         print(f"{name:<28} {value:6.2f} %")
+    for name, network in {"ANN": ann.student, "SNN": run.student}.items():
+        print(f"energy of computation, {name:<5} {sd.energy(network, pictures).computation / 1e6:6.3f} µJ an image")
+    print(f"{exported.path}: {exported.agreement}; what it is: {exported.card.name}")
     return accuracies
 
 

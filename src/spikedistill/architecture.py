@@ -18,13 +18,14 @@ from spikedistill.data import Loader, open_data
 from spikedistill.engine.checkpoint import write_durably
 from spikedistill.engine.devices import resolve_device
 from spikedistill.errors import UserError
+from spikedistill.finishing import EVALUATION_BATCH
 from spikedistill.methods.supernet import Supernet
 from spikedistill.models.elastic import ElasticResNet
 from spikedistill.models.resnet import ResNet
 from spikedistill.models.subnets import RESNET34
 from spikedistill.recipe import ModelSettings, Recipe, TeacherSettings
 from spikedistill.recipebook import read_recipe
-from spikedistill.run import CONFIG, EVALUATION_BATCH, train
+from spikedistill.run import CONFIG, train
 from spikedistill.runfolder import STUDENT, save_network, write_json
 from spikedistill.search import Meter, Trial, best_of, check_installed, draw, findings, search, write_trials
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from spikedistill.data import DataInfo
+from spikedistill.documents import read_yaml
 from spikedistill.errors import UserError
 from spikedistill.models import Network, create_model
 from spikedistill.models.registry import options_of
@@ -57,16 +58,10 @@ def read_config(folder: Path) -> Recipe:
     Raises:
         UserError: not a run folder, or a damaged config.
     """
-    import yaml
-
     config = folder / "config.yaml"
     if not config.is_file():
         raise UserError(f"'{folder}' is not a run folder: it has no config.yaml")
-    try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"'{config}' is not valid YAML: {str(error).splitlines()[0]}") from None
-    return parse(content, f"'{config}'")
+    return parse(read_yaml(config, f"'{config}'"), f"'{config}'")
 
 
 def load_run(folder: Path, network: nn.Module | None = None) -> nn.Module:

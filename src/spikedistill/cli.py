@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from spikedistill.errors import TrainingFailed, UserError, unknown
+from spikedistill.errors import Stopped, TrainingFailed, UserError, unknown
 
 app = typer.Typer(
     name="spikedistill",
@@ -55,6 +55,8 @@ def train(
     from spikedistill.run import train as run_recipe
 
     run = run_recipe(read_recipe(recipe, overrides or [], smoke), resume=resume)
+    if not _leads():
+        return
     summary = run.summary
     teacher = summary["teacher_accuracy"]
     taught = f", teacher {teacher:.2f} %" if teacher is not None else ""
@@ -200,6 +202,36 @@ def campaign(
 
 
 @app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(help="A shipped experiment's name or the path of a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted overrides for all runs: key=value.")] = None,
+    scale: Annotated[str, typer.Option(help="small (fits two processors) or paper.")] = "small",
+    smoke: Annotated[bool, typer.Option("--smoke", help="A few runs, each shrunk to seconds.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for everything; runs/experiments/NAME unless given.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop, with a checkpoint, after so many minutes.")] = None,
+    workers: Annotated[int, typer.Option(help="Runs made side by side, on as many GPUs as there are.")] = 1,
+) -> None:
+    """One of the papers' experiments: its runs, a table beside the published one, a picture; goes on where it stopped.
+
+    Example: [bold]spikedistill experiment convergence data.path=data/cifar10[/bold]
+    """
+    from spikedistill.experiment import run_experiment
+
+    troubles = run_experiment(
+        name,
+        scale=scale,
+        smoke=smoke,
+        out=out,
+        minutes=minutes,
+        workers=workers,
+        overrides=overrides or [],
+        say=typer.echo,
+    )
+    if troubles:
+        raise TrainingFailed(f"{len(troubles)} left to do; {troubles[-1]}")
+
+
+@app.command()
 def bench(
     works: Annotated[list[str] | None, typer.Argument(help="Which pieces of work; all that suit the device.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -252,6 +284,12 @@ def _warning(message: Warning | str, category: type[Warning], filename: str, *wh
     return f"spikedistill: {place}{message}\n"
 
 
+def _leads() -> bool:
+    from spikedistill.engine.processes import leads
+
+    return leads()
+
+
 def main() -> None:
     """Runs the command line; a user's mistake is one sentence and exit code 2."""
     warnings.formatwarning = _warning
@@ -264,7 +302,8 @@ def main() -> None:
         typer.echo(f"spikedistill: {error}", err=True)
         sys.exit(2)
     except TrainingFailed as error:
-        typer.echo(f"spikedistill: {error}", err=True)
+        if not isinstance(error, Stopped) or _leads():  # of several processes that stop together one says so
+            typer.echo(f"spikedistill: {error}", err=True)
         sys.exit(1)
     except _Interrupted as error:
         typer.echo(f"spikedistill: interrupted ({error}); a run that had begun goes on with --resume", err=True)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from spikedistill.build import load_run, make_network, read_config, resolved
+from spikedistill.build import make_network, read_config, resolved
 from spikedistill.errors import UserError
 from spikedistill.evaluate import Opened, open_run
 from spikedistill.evaluation.counting import PRODUCT
 from spikedistill.evaluation.energy import energy
 from spikedistill.evaluation.prices import ATTENTION, DEFAULT_PRICES
+from spikedistill.recipe import ModelSettings
 from spikedistill.report.quantities import count, joules
 from spikedistill.runfolder import write_json
 
@@ -51,7 +52,6 @@ def energy_of_run(
     if images < 1:
         raise UserError(f"--images must be at least 1, not {images}")
     run = open_run(folder, data_path, images)
-    example = torch.zeros(1, *run.data.info.shape, device=run.device)
     student = energy(run.network, run.test_images(), constants=constants, images=images)
     result: dict[str, Any] = {
         "run": str(folder),
@@ -61,6 +61,7 @@ def energy_of_run(
         TEACHER: None,
     }
     if student.timesteps is not None:
+        example = torch.zeros(1, *run.data.info.shape, device="meta")
         result[TWIN] = _counted(_twin(run), example, constants)
         result[TEACHER] = _counted(_teacher(run), example, constants)
     write_json(folder / ENERGY, result)
@@ -68,27 +69,34 @@ def energy_of_run(
 
 
 def _counted(network: nn.Module | None, example: Tensor, constants: str) -> dict[str, Any] | None:
-    return None if network is None else energy(network.to(example.device), example, constants=constants).to_dict()
+    return None if network is None else energy(network, example, constants=constants).to_dict()
 
 
 def _twin(run: Opened) -> nn.Module | None:
-    section = run.recipe.student
-    return None if section is None else make_network(section, False, run.recipe)
+    return None if run.recipe.student is None else _without_weights(run.recipe.student, run)
 
 
 def _teacher(run: Opened) -> nn.Module | None:
     """The teacher where it is another architecture than the student's; None where it is not, or cannot be found."""
-    section = run.recipe.teacher
-    if section is None:
+    section, student = run.recipe.teacher, run.recipe.student
+    if section is None or student is None:
         return None
-    for place in (run.folder / "teacher", Path(section.path) if section.path else None):
-        if place is not None and (place / "config.yaml").is_file() and read_config(place).student != run.recipe.student:
-            return load_run(place)
-    if section.model is None or run.recipe.student is None:
+    model = _model_in([run.folder / "teacher", *([Path(section.path)] if section.path else [])])
+    if model is None:
+        model = resolved(section, run.data.info, "teacher") if section.model else None
+    if model is None or (model.model, model.arguments()) == (student.model, student.arguments()):
         return None
-    model = resolved(section, run.data.info, "teacher")
-    alike = model.arguments() == run.recipe.student.arguments() and model.model == run.recipe.student.model
-    return None if alike else make_network(model, False, run.recipe)
+    return _without_weights(model, run)
+
+
+def _model_in(folders: list[Path]) -> ModelSettings | None:
+    """The network of the first run folder among some."""
+    return next((read_config(folder).student for folder in folders if (folder / "config.yaml").is_file()), None)
+
+
+def _without_weights(model: ModelSettings, run: Opened) -> nn.Module:
+    with torch.device("meta"):
+        return make_network(model, False, run.recipe)
 
 
 def print_energy(result: dict[str, Any], as_json: bool, console: Console | None = None) -> None:

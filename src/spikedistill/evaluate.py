@@ -18,9 +18,9 @@ from spikedistill.errors import UserError
 from spikedistill.evaluation.accuracy import evaluate
 from spikedistill.evaluation.latency import latency
 from spikedistill.evaluation.robustness import NOISES, noises_for, parse_noise, robustness
+from spikedistill.finishing import EVALUATION_BATCH
 from spikedistill.models.network import checked_timesteps
 from spikedistill.recipe import Recipe
-from spikedistill.run import EVALUATION_BATCH
 from spikedistill.runfolder import read_json, write_json
 
 ROBUSTNESS, LATENCY = "robustness.json", "latency.json"

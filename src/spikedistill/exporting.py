@@ -190,7 +190,7 @@ def _known(folder: Path) -> dict[str, Any]:
         "mean": mean,
         "std": std,
         "classes": classes,
-        "command": None if recipe.student is None else f"spikedistill train {folder.name}/config.yaml",
+        "command": "sd.distill(...)" if recipe.student is None else f"spikedistill train {folder.name}/config.yaml",
         "run": folder.name,
     }
 

@@ -113,9 +113,9 @@ class Recipe(TrainingSettings):
 
     ``student`` is None for a run on a network of the user's own; ``normalisation`` (mean, std) is filled in from the
     data when a run starts. ``memory`` is what a training step keeps for its backward pass: ``fast``, or ``lean``, which
-    keeps spikes at one bit each; ``compile`` runs the whole step through ``torch.compile`` instead. ``on_bad_numbers``
-    decides what a loss or gradient that is NaN or infinite does: ``stop`` ends the run at its last good checkpoint,
-    ``skip`` leaves the step out.
+    keeps spikes at one bit each. Each batch is shared by ``devices`` processes on each of ``nodes`` machines.
+    ``compile`` runs the whole step through ``torch.compile``. ``on_bad_numbers`` decides what a loss or gradient that
+    is NaN or infinite does: ``stop`` ends the run at its last good checkpoint, ``skip`` leaves the step out.
     """
 
     name: str = "run"
@@ -133,6 +133,9 @@ class Recipe(TrainingSettings):
     init: InitSettings = InitSettings()
     method: dict[str, Any]
     device: str = "auto"
+    devices: Positive = 1
+    nodes: Positive = 1
+    strategy: Literal["auto", "ddp"] = "auto"
     precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(_number_as_text)] = "32"
     memory: Literal["fast", "lean"] = "fast"
     compile: bool = False

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from spikedistill.documents import CHARACTERS, parse_yaml, read_text
 from spikedistill.errors import UserError, unknown
 from spikedistill.models.registry import options_of
 from spikedistill.recipe import Recipe, parse
@@ -39,46 +40,28 @@ def read_recipe(name_or_path: str, overrides: Sequence[str] = (), smoke: bool = 
 
 
 def _read_yaml(name_or_path: str) -> dict[str, Any]:
-    import yaml
-
-    shipped = list_recipes()
+    shipped, source = list_recipes(), f"recipe '{name_or_path}'"
     if name_or_path in shipped:
         text = (resources.files("spikedistill") / "recipes" / f"{name_or_path}.yaml").read_text()
     elif Path(name_or_path).is_file():
-        text = _read_text(Path(name_or_path))
+        text = read_text(Path(name_or_path), source, CHARACTERS)
     elif name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
         raise UserError(f"no recipe file at '{name_or_path}'")
     else:
         raise unknown("recipe", name_or_path, shipped)
-    try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        where = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"recipe '{name_or_path}' is not valid YAML: {where}") from None
+    content = parse_yaml(text, source)
     if not isinstance(content, dict):
-        raise UserError(f"recipe '{name_or_path}' must be a YAML mapping of keys to values")
+        raise UserError(f"{source} must be a YAML mapping of keys to values")
     if name_or_path not in shipped:
         content.setdefault("name", Path(name_or_path).stem)
     return content
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe file '{path}' cannot be read: {error}") from None
-
-
 def _override(content: dict[str, Any], override: str) -> None:
-    import yaml
-
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"an override is key=value, not '{override}'")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise UserError(f"override '{override}': the value is not valid YAML") from None
+    value = parse_yaml(text, f"override '{override[:200]}': the value")
     section: Any = content
     *path, last = key.split(".")
     for part in path:

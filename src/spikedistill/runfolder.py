@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikedistill import documents
 from spikedistill.engine.checkpoint import write_durably
 from spikedistill.errors import UserError
 
@@ -86,7 +87,10 @@ def load_state(network: nn.Module, state: dict[str, Tensor], source: str) -> Non
     extra = [key for key in state if key not in own and key not in added]
     if extra:
         raise UserError(f"{source} has a tensor '{extra[0]}' that {type(network).__name__} does not know")
-    network.load_state_dict(state)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:  # a tensor without numbers (sparse, quantised, on no device)
+        raise UserError(f"{source} cannot be loaded: {str(error).splitlines()[-1].strip()}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -95,12 +99,9 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: missing, or not a JSON object.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"'{path.parent}' is not a finished run: it has no {path.name}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"'{path}' cannot be read as JSON: {error}") from None
+    if not path.exists():
+        raise UserError(f"'{path.parent}' is not a finished run: it has no {path.name}")
+    content = documents.read_json(path, f"'{path}'")
     if not isinstance(content, dict):
         raise UserError(f"'{path}' does not hold a JSON object")
     return content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import sklearn.datasets  # noqa: F401
 import tensorboard.summary.writer.record_writer  # noqa: F401
 import torch
 
+from spikedistill.engine.lock import hold
 from spikedistill.engine.loop import Trainer
 from spikedistill.recipe import Recipe
 from spikedistill.recipebook import read_recipe
@@ -44,6 +46,27 @@ def start(function: Callable[..., None], *arguments: Any) -> BaseProcess:
     process = context.Process(target=function, args=arguments)
     process.start()
     return process
+
+
+def queue() -> Any:
+    """A queue that such a process can write to."""
+    return multiprocessing.get_context("forkserver").SimpleQueue()
+
+
+def hold_forever(folder: Path, ready: Any) -> None:
+    """Holds a run folder and says so."""
+    with hold(folder):
+        ready.put(True)
+        signal.pause()
+
+
+def hold_with_a_child(folder: Path, ready: Any) -> None:
+    """Holds a run folder, forks, and says the child's number."""
+    with hold(folder):
+        child = os.fork()
+        if child:
+            ready.put(child)
+        signal.pause()
 
 
 def nothing() -> None:
@@ -82,6 +105,12 @@ def run_failing_at_operation(asked: Recipe, number: int, said: Any) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     _at_operations(asked, fail)
+    run_saying(asked, False, said)
+
+
+def run_with_small_files(asked: Recipe, limit: int, said: Any) -> None:
+    """Trains where no file may be larger than ``limit`` bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     run_saying(asked, False, said)
 
 

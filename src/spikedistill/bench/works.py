@@ -65,7 +65,9 @@ class Work:
 
 
 def _resnet(setup: Setup, timesteps: int = 4, batch: int = 32, width: int = 32) -> Shape:
-    return Shape("resnet18", 8 if setup.small else width, 32, 3, 4 if setup.small else batch, timesteps)
+    return Shape(
+        "resnet18", 8 if setup.small else width, 16 if setup.small else 32, 3, 4 if setup.small else batch, timesteps
+    )
 
 
 def _neuron(setup: Setup) -> Mapping[str, Step]:
@@ -116,7 +118,8 @@ def _training(dtype: torch.dtype, shape_of: Callable[[Setup], Shape]) -> Callabl
     def make(setup: Setup) -> Mapping[str, Step]:
         shape, device = shape_of(setup), setup.device
         images, labels = shape.images(device), shape.labels(device)
-        steps = {name: training(shape.with_peer(name, device), images, labels, dtype) for name in setup.peers}
+        sequence = images.expand(shape.timesteps, *images.shape)  # what one feeds a peer's network with direct coding
+        steps = {name: training(shape.with_peer(name, device), sequence, labels, dtype) for name in setup.peers}
         steps[PLAIN] = training(shape.network(device), images, labels, dtype, kernels="plain")
         for name, memory in ((FAST, "fast"), (LEAN, "lean")):
             steps[name] = training(optimise(shape.network(device), memory), images, labels, dtype)
@@ -151,15 +154,18 @@ def _methods(name: str, settings: dict[str, float]) -> Callable[[Setup], Mapping
     return make
 
 
-def _inference(setup: Setup) -> Mapping[str, Step]:
-    shape, device = _resnet(setup), setup.device
-    images = shape.images(device)
-    steps = {name: inference(shape.with_peer(name, device), images, torch.float32) for name in setup.peers}
-    steps[FAST] = inference(optimise(shape.network(device)), images, torch.float32)
-    steps[f"{FAST} bf16"] = inference(optimise(shape.network(device)), images, torch.bfloat16)
-    twin = shape.network(device, spiking=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    steps[TWIN] = inference(twin, repeated(images, shape.timesteps), torch.float32)
-    return steps
+def _inference(dtype: torch.dtype) -> Callable[[Setup], Mapping[str, Step]]:
+    def make(setup: Setup) -> Mapping[str, Step]:
+        shape, device = _resnet(setup), setup.device
+        images = shape.images(device)
+        sequence = images.expand(shape.timesteps, *images.shape)
+        steps = {name: inference(shape.with_peer(name, device), sequence, dtype) for name in setup.peers}
+        steps[FAST] = inference(optimise(shape.network(device)), images, dtype)
+        twin = shape.network(device, spiking=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        steps[TWIN] = inference(twin, repeated(images, shape.timesteps), dtype)
+        return steps
+
+    return make
 
 
 def _growth(of: str, values: tuple[int, ...]) -> Callable[[Setup], Mapping[str, Step]]:
@@ -228,7 +234,13 @@ WORKS: dict[str, Work] = {
     "inference": Work(
         "inference: ResNet-18 of width 32, T=4, B=32, fp32",
         SPIKINGJELLY,
-        _inference,
+        _inference(torch.float32),
+        (Target(FAST, 0.50),),
+    ),
+    "inference-bf16": Work(
+        "inference, the same in bf16",
+        SPIKINGJELLY,
+        _inference(torch.bfloat16),
         (Target(FAST, 0.50),),
     ),
     "timesteps": Work(

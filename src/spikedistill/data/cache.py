@@ -37,7 +37,8 @@ def folder_stamp(path: Path) -> list[str]:
         for name in files:
             if not name.startswith("."):
                 file = Path(folder, name)
-                status = file.stat()
+                # A link to nothing is refused with its name when it is read.
+                status = file.stat() if file.exists() else file.lstat()
                 stamps.append(f"{file.relative_to(path)}:{status.st_size}:{status.st_mtime_ns}")
     return sorted(stamps)
 

@@ -56,7 +56,12 @@ class Decoder:
             raise UserError(
                 f"{rows.where(row)} is a colour image ({image.mode}) among grey ones; set data.channels to 1 or 3"
             )
-        fitted = fit(convert(image, grey), self.size)
+        try:
+            fitted = fit(convert(image, grey), self.size)
+        except ValueError as error:
+            raise UserError(
+                f"{rows.where(row)} is of mode {image.mode} and cannot be converted ({error}); save it as RGB or grey"
+            ) from error
         if (fitted.height, fitted.width) != self.shape[1:]:
             raise UserError(
                 f"{rows.where(row)} has {fitted.width} x {fitted.height} pixels where the first image has "
@@ -130,7 +135,7 @@ def open_image(rows: Rows, row: int) -> "Image":
     """Opens and reads one image, turned upright.
 
     Raises:
-        UserError: the file is missing, cut off, or no image.
+        UserError: the file is missing, cut off, far too large, no image, or one of real numbers.
     """
     import struct
 
@@ -141,10 +146,15 @@ def open_image(rows: Rows, row: int) -> "Image":
         with Image.open(rows.encoded(row)) as image:
             image.load()
             turned = image.getexif().get(Base.Orientation) is not None
-            return ImageOps.exif_transpose(image) if turned else image
+            upright = ImageOps.exif_transpose(image) if turned else image
     # Pillow's decoders raise all of these on broken files.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise UserError(f"{rows.where(row)} cannot be read as an image ({error}); replace or remove it") from error
+    if upright.mode == "F":
+        raise UserError(
+            f"{rows.where(row)} holds real numbers (mode F) and does not say which is white; save it with 8 or 16 bits"
+        )
+    return upright
 
 
 def convert(image: "Image", grey: bool) -> "Image":

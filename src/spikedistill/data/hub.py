@@ -51,7 +51,7 @@ def load_hub(name: str) -> Mapping[str, Any]:
         UserError: no such data set, no network, no permission, or more than one configuration.
     """
     if "/" not in name:
-        raise unknown("data set", name, tuple(list_data()))
+        raise _unknown(name)
     import datasets
     from datasets.exceptions import DatasetsError
 
@@ -61,9 +61,17 @@ def load_hub(name: str) -> Mapping[str, Any]:
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         near = ", ".join(HUB)
         raise UserError(
-            f"data set '{name}' could not be loaded from the Hugging Face hub ({_first_line(error)}); check the name "
+            f"data set '{name}' could not be loaded from the Hugging Face hub ({first_line(error)}); check the name "
             f"(known: digits, {near}) and the network, or pass a local copy with data.path="
         ) from error
+
+
+def _unknown(name: str) -> UserError:
+    accepted = tuple(list_data())
+    meant = [known for known in accepted if known.rpartition("/")[2] == name]
+    if meant:
+        return UserError(f"unknown data set '{name}'; did you mean '{meant[0]}'? (accepted: {', '.join(accepted)})")
+    return unknown("data set", name, accepted)
 
 
 def load_folder(path: Path) -> Mapping[str, Any]:
@@ -75,15 +83,30 @@ def load_folder(path: Path) -> Mapping[str, Any]:
     import datasets
     from datasets.exceptions import DatasetsError
 
+    check_parquet(path)
     try:
         if (path / "dataset_dict.json").exists():
             return _splits(datasets.load_from_disk(str(path)))
         return _splits(datasets.load_dataset(str(path)))
     except (OSError, ValueError, DatasetsError) as error:
         raise UserError(
-            f"data.path '{path}' holds no data set that can be read ({_first_line(error)}); it must be parquet files "
+            f"data.path '{path}' holds no data set that can be read ({first_line(error)}); it must be parquet files "
             "in the hub's layout (train-*.parquet, test-*.parquet) or an image folder (train/<class>/, test/<class>/)"
         ) from error
+
+
+def check_parquet(path: Path) -> None:
+    """Refuses parquet files that are cut short or something else, by their names, which datasets does not say."""
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_metadata
+
+    for file in sorted(path.rglob("*.parquet")):
+        try:
+            read_metadata(file)
+        except (OSError, ArrowException) as error:
+            raise UserError(
+                f"'{file}' cannot be read as parquet ({first_line(error)}); copy it again, or remove it"
+            ) from error
 
 
 def open_splits(splits: Mapping[str, Any], name: str) -> Stored:
@@ -97,7 +120,7 @@ def open_splits(splits: Mapping[str, Any], name: str) -> Stored:
     if "train" not in splits:
         raise UserError(f"data set '{name}' has no split 'train' (it has: {', '.join(splits)})")
     features = splits["train"].features
-    image, label = _image_column(features, name), _label_column(features, name)
+    image, label = image_column(features, name), label_column(features, name)
     train = TableRows(splits["train"], image, label, f"'{name}' split 'train'")
     classes = _classes(features[label], train.labels, name)
     check_labels(train.labels, len(classes), f"'{name}' split 'train'")
@@ -138,12 +161,14 @@ def _splits(loaded: Any) -> Mapping[str, Any]:
     return loaded
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an exception says, as part of a sentence."""
     lines = str(error).splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
-def _image_column(features: Mapping[str, Any], name: str) -> str:
+def image_column(features: Mapping[str, Any], name: str) -> str:
+    """The first column of images; a UserError where there is none."""
     from datasets import Image
 
     found = [column for column, feature in features.items() if isinstance(feature, Image)]
@@ -152,7 +177,8 @@ def _image_column(features: Mapping[str, Any], name: str) -> str:
     return found[0]
 
 
-def _label_column(features: Mapping[str, Any], name: str) -> str:
+def label_column(features: Mapping[str, Any], name: str) -> str:
+    """The column of class numbers, by its name or its type; a UserError where there is none, or more than one."""
     from datasets import ClassLabel, Value
 
     named = [column for column, feature in features.items() if isinstance(feature, ClassLabel)]
@@ -195,4 +221,10 @@ def _classes(feature: Any, labels: Tensor, name: str) -> tuple[str, ...]:
         return tuple(feature.names)
     if len(labels) == 0:
         raise UserError(f"data set '{name}' has no training images")
+    # More classes than images: numbers such as identities, and a name for each would fill the memory.
+    if int(labels.max()) >= len(labels):
+        raise UserError(
+            f"data set '{name}' has {len(labels)} training images and labels up to {int(labels.max())}; number its "
+            "classes from 0"
+        )
     return tuple(str(number) for number in range(int(labels.max()) + 1))

@@ -2,7 +2,7 @@
 
 Which images make batch i of epoch e, and how they are augmented, is a function of (seed, e, i) alone: an epoch taken up
 in the middle goes on with the very same batches, and neither the number of reading processes nor of training processes
-changes a bit.
+changes a bit. (Of a set that is streamed these two numbers decide along.)
 """
 
 import math
@@ -15,6 +15,7 @@ from spikedistill.data.pipeline import Pipeline
 from spikedistill.data.reading import read_batches
 from spikedistill.data.seeds import generator
 from spikedistill.data.sets import DataInfo, ImageSet, Source
+from spikedistill.data.shards import Reading, ShardSet, read_shards
 from spikedistill.errors import UserError
 
 
@@ -89,7 +90,7 @@ class Loader:
         numbers = range(start, len(self))
         order = self._order(number)
         parts = [order[self._bounds(batch)] for batch in numbers]
-        for batch, (images, labels) in zip(numbers, self._read(parts, number), strict=True):
+        for batch, (images, labels) in zip(numbers, self._read(parts, number, start), strict=True):
             yield self._pipeline(images, self._draws(number, batch)), labels
 
     def _order(self, epoch: int) -> Tensor:
@@ -115,7 +116,7 @@ class Loader:
         drawn = self._pipeline.draw(self._count(batch), generator(self._seed, "augment", epoch, batch))
         return [tuple(tensor[self._slice(batch)] for tensor in draws) for draws in drawn]
 
-    def _read(self, parts: list[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _read(self, parts: list[Tensor], epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         source = self._source
         if isinstance(source, ImageSet):
             for part in parts:
@@ -123,5 +124,11 @@ class Loader:
                 yield source.images[rows], source.labels[rows]
             return
         pinned = self._device.type == "cuda"
-        for images, labels in read_batches(source, parts, self._seed, epoch, pinned):
+        if isinstance(source, ShardSet):
+            skip = sum(self._bounds(batch).stop - self._bounds(batch).start for batch in range(start))
+            reading = Reading(self._seed, epoch, self._shuffle, self._rank, self._world_size, skip)
+            batches = read_shards(source, [len(part) for part in parts], reading, pinned)
+        else:
+            batches = read_batches(source, parts, self._seed, epoch, pinned)
+        for images, labels in batches:
             yield images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from spikedistill.data.cache import Decoded
@@ -13,8 +14,10 @@ from spikedistill.data.normalise import normalisation
 from spikedistill.data.recordings import RECORDINGS, open_recordings
 from spikedistill.data.sets import Data, DataInfo, Source, item_shape, select
 from spikedistill.data.settings import DataSettings, check_settings
+from spikedistill.data.shards import ShardSet
 from spikedistill.data.simulated import simulated
 from spikedistill.data.split import stratified_split
+from spikedistill.data.streaming import open_stream
 from spikedistill.data.variations import open_variation
 from spikedistill.errors import UserError
 
@@ -34,7 +37,7 @@ def open_data(settings: DataSettings, seed: int) -> Data:
             a class without images, images of different sizes, labels out of range, an unreadable image.
     """
     check_settings(settings)
-    _check_recordings(settings)
+    _check_kind(settings)
     known = _known(settings)
     opened = _opener(settings)(settings, seed)
     _check_known(settings, known, opened)
@@ -69,7 +72,7 @@ def holds_events(settings: DataSettings) -> bool:
 
 def held_out(train: Source, labels: Tensor, share: float, seed: int) -> tuple[Source, Source | None]:
     """Splits the validation part off the training part; ``labels`` ``[N]`` are the training part's."""
-    if share == 0:
+    if share == 0 or isinstance(train, ShardSet):
         return train, None
     stays, held = stratified_split(labels, share, seed)
     if len(held) == 0:
@@ -92,14 +95,24 @@ def _opener(settings: DataSettings) -> Callable[[DataSettings, int], Opened]:
         return open_recordings
     if settings.name in VARIATIONS:
         return open_variation
-    return _open_digits if settings.name == "digits" and settings.path is None else open_images
+    if settings.name == "digits" and settings.path is None:
+        return _open_digits
+    return _open_stream if settings.streaming else open_images
+
+
+def _open_stream(settings: DataSettings, seed: int) -> Opened:
+    name, classes, train, test = open_stream(settings)
+    return Opened(name, classes, train, torch.empty(0, dtype=torch.int64), test)
 
 
 def _open_digits(settings: DataSettings, seed: int) -> Opened:
     return choose("digits", Decoded(CLASSES, *read_digits(settings.size, settings.channels)), settings, seed)
 
 
-def _check_recordings(settings: DataSettings) -> None:
+def _check_kind(settings: DataSettings) -> None:
+    """Refuses settings that are not for this kind of data set."""
+    if settings.streaming and _opener(settings) is not _open_stream:
+        raise UserError(f"data.streaming is for images on disk or on the hub, not for '{settings.name}'; leave it out")
     if settings.name not in RECORDINGS:
         return
     for key in ("channels", "simulator"):

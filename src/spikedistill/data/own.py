@@ -12,7 +12,7 @@ from spikedistill.data.hub import check_labels
 from spikedistill.data.opening import held_out
 from spikedistill.data.reading import checked_item, read_batches
 from spikedistill.data.seeds import seeded
-from spikedistill.data.sets import Data, DataInfo, ImageSet, Source, StreamSet, select
+from spikedistill.data.sets import Data, DataInfo, ImageSet, Indexed, StreamSet, select
 from spikedistill.data.settings import check_share
 from spikedistill.errors import UserError
 
@@ -105,6 +105,11 @@ def _names(classes: Any) -> tuple[str, ...] | None:
 
 
 def _names_from_labels(labels: Tensor) -> tuple[str, ...]:
+    if int(labels.max()) >= len(labels):
+        raise UserError(
+            f"the training data set has {len(labels)} items and labels up to {int(labels.max())}; number the classes "
+            "from 0, or pass classes="
+        )
     check_labels(labels, max(int(labels.max()) + 1, 1), "the training data set")
     empty = (torch.bincount(labels) == 0).nonzero().flatten().tolist()
     if empty:
@@ -115,7 +120,7 @@ def _names_from_labels(labels: Tensor) -> tuple[str, ...]:
     return tuple(str(number) for number in range(int(labels.max()) + 1))
 
 
-def _source(dataset: Any, workers: int, shape: tuple[int, ...], classes: int) -> Source:
+def _source(dataset: Any, workers: int, shape: tuple[int, ...], classes: int) -> Indexed:
     if _is_tensors(dataset):
         images, labels = dataset.tensors
         return ImageSet(images if images.dtype == torch.uint8 else images.float(), labels.to(torch.int64))

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from spikedistill.data.shards import ShardSet
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -54,7 +56,8 @@ class StreamSet:
         return self.indices.shape[0]
 
 
-Source = ImageSet | StreamSet
+Indexed = ImageSet | StreamSet
+Source = Indexed | ShardSet
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def item_shape(source: Source) -> tuple[int, ...]:
     return tuple(source.images.shape[1:]) if isinstance(source, ImageSet) else source.shape
 
 
-def select(source: Source, indices: Tensor) -> Source:
+def select(source: Indexed, indices: Tensor) -> Indexed:
     """Returns the part of ``source`` at ``indices`` (positions within the source, int64)."""
     if isinstance(source, ImageSet):
         # A selection of everything in order would copy the whole set for nothing.

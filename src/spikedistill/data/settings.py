@@ -35,6 +35,10 @@ class DataSettings:
         channels: 1 or 3 converts every image to grey or to colour; None takes what the images have.
         workers: processes that read images of a set too large for memory.
         in_memory: whether the images are kept decoded; None decides by size (up to 2 GiB).
+        streaming: reads the set from its beginning, shard by shard, without downloading or converting it first; for
+            sets such as ImageNet. Order and batches then depend on the number of processes, too, and ``subset``,
+            ``test_subset`` and ``validation`` cannot be had.
+        buffer: of a stream: how many encoded images the next one is drawn from.
         frames: T of event data: how many frames a recording becomes. A recipe's ``timesteps`` must be the same.
         slicing: how a recording is cut into frames: ``time`` (of equal length) or ``count`` (equally many events).
         simulator: makes events of any image set: a simulated camera looks at the images, which move
@@ -53,6 +57,8 @@ class DataSettings:
     channels: int | None = None
     workers: int = 0
     in_memory: bool | None = None
+    streaming: bool = False
+    buffer: int = 4096
     frames: int = 4
     slicing: Literal["time", "count"] = "time"
     simulator: SimulatorSettings | None = None
@@ -75,8 +81,9 @@ def check_settings(settings: DataSettings) -> None:
         raise UserError(f"data.channels is {settings.channels}; it must be 1 (grey), 3 (colour), or left out")
     if settings.workers < 0:
         raise UserError(f"data.workers is {settings.workers}; it must be 0 or more")
-    if settings.frames < 1:
-        raise UserError(f"data.frames is {settings.frames}; it must be at least 1")
+    for key in ("frames", "buffer"):
+        if getattr(settings, key) < 1:
+            raise UserError(f"data.{key} is {getattr(settings, key)}; it must be at least 1")
     if settings.slicing not in SLICERS:
         raise unknown("data.slicing", settings.slicing, tuple(SLICERS))
     if any(not math.isfinite(value) for value in settings.mean or ()):

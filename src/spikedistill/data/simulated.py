@@ -15,6 +15,7 @@ from spikedistill.data.decode import progress
 from spikedistill.data.events import POLARITIES, to_frames
 from spikedistill.data.images import Opened
 from spikedistill.data.sets import ImageSet, Items, Source, StreamSet, item_shape
+from spikedistill.data.shards import ShardSet
 from spikedistill.data.simulator import SimulatorSettings, record, sensor_of
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def simulated(opened: Opened, settings: DataSettings) -> Opened:
 
 
 def _simulated(source: Source, recorder: Recorder, part: str) -> Source:
+    assert not isinstance(source, ShardSet)
     shape = recorder.shape(item_shape(source))
     if isinstance(source, StreamSet):
         items = SimulatedItems(source.items, recorder, part)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,22 @@ from spikedistill.models.features import taps
 
 IMAGES = 32
 """Images that are looked at: enough that a layer of thousands of neurons without one spike is dead."""
+
+
+class Activity:
+    """Tells of layers that have become dead or saturated, once each."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, float] = {}
+
+    def tell(self, network: nn.Module, images: Tensor, say: Callable[[str], None]) -> None:
+        """Looks at a batch of training images (see ``unvarying_layers``) and says what has changed since."""
+        found = unvarying_layers(network, images)
+        for path, rate in found.items():
+            if self.known.get(path) != rate:
+                state = "saturated: all its neurons always fire" if rate else "dead: none of its neurons fires"
+                say(f"layer '{path}' is {state} (on a few training images)")
+        self.known = found
 
 
 def unvarying_layers(network: nn.Module, images: Tensor) -> dict[str, float]:
@@ -27,7 +45,7 @@ def unvarying_layers(network: nn.Module, images: Tensor) -> dict[str, float]:
     points = {path: path for path in layers_of(network)}
     if not points:
         return {}
-    few = images[:IMAGES] if images.dim() == 4 else images[:, :IMAGES]
+    few = images[:, :IMAGES] if images.dim() == 5 else images[:IMAGES]
     training = network.training
     network.eval()
     try:

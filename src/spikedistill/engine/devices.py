@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -57,11 +59,23 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return "bf16" if native else "32"
 
 
+def check_shares(batch_size: int, processes: int) -> None:
+    """Refuses a batch that processes cannot share evenly: their gradients are averaged as equals.
+
+    Raises:
+        UserError: it leaves a remainder.
+    """
+    if batch_size % processes:
+        raise UserError(
+            f"batch_size {batch_size} cannot be shared evenly by {processes} processes; choose a multiple of that"
+        )
+
+
 def keep_freed_memory() -> None:
     """Has glibc keep what a step frees for the next one, on a CPU (does nothing where there is no glibc).
 
-    By default it gives large blocks back to the system, which clears them page by page when they are wanted again: a
-    tenth of a training step.
+    By default it gives large blocks back to the system, which clears them page by page when they are wanted again: in
+    every step.
     """
     import ctypes
 
@@ -74,8 +88,25 @@ def keep_freed_memory() -> None:
     mallopt(most_mapped, 0)
 
 
+def _data_parallel() -> Any:
+    """DDP as this project's networks want it: BatchNorm's statistics agree already, and none needs to be sent."""
+    from datetime import timedelta
+
+    try:
+        from lightning_fabric.strategies.ddp import DDPStrategy
+    except ImportError:
+        from lightning.fabric.strategies.ddp import DDPStrategy  # type: ignore[import-not-found,no-redef]
+
+    # torch 2.13 has another name for it.
+    known = inspect.signature(torch.nn.parallel.DistributedDataParallel).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    # Channels-last weights have gradients of the same layout, which DDP's buckets have not; it tells at every start.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    return DDPStrategy(timeout=timedelta(minutes=10), **{buffers: False})
+
+
 def make_fabric(
-    device: torch.device, precision: str, devices: int = 1, nodes: int = 1, strategy: str = "auto"
+    device: torch.device, precision: str, devices: int = 1, nodes: int = 1, strategy: Any = "auto"
 ) -> Fabric:
     """A Fabric for a resolved device and precision.
 
@@ -83,7 +114,7 @@ def make_fabric(
         device, precision: from ``resolve_device`` and ``resolve_precision``.
         devices: processes per node.
         nodes: machines.
-        strategy: ``auto``, ``ddp`` or ``fsdp``.
+        strategy: ``auto`` or ``ddp``.
     """
     try:
         from lightning_fabric import Fabric
@@ -92,6 +123,8 @@ def make_fabric(
 
     # Fabric announces precision and seed on the log; the run's summary says both.
     logging.getLogger(Fabric.__module__.partition(".")[0]).setLevel(logging.WARNING)
+    if strategy == "ddp" or (strategy == "auto" and devices * nodes > 1):
+        strategy = _data_parallel()
     one_gpu = device.type == "cuda" and device.index is not None and devices == 1
     return Fabric(
         accelerator=device.type,

@@ -38,6 +38,8 @@ def failure(
     at = f"epoch {found.epoch + 1}, batch {found.batch + 1} of {batches}"
     stands = any((folder / "checkpoints").glob(PATTERN))
     try:
+        if not found.inputs:
+            raise UserError("no step to look at")
         if moved_on:
             state = latest_checkpoint(folder / "checkpoints")
             method.load_state_dict(state["method"] if state else {})

@@ -69,6 +69,8 @@ class Watch:
         self.method, self.skip, self.waits, self.gradients = method, skip, waits or skip, gradients
         self.pending: _Verdict | None = None
         self.buffers: list[tuple[Tensor, Tensor]] = []
+        # Such as a mask of minus infinities.
+        self.meant = {name for name, value in method.named_buffers() if not _finite(value)}
 
     def before(self) -> None:
         """Before a step: remembers what a bad forward pass would spoil (BatchNorm's statistics)."""
@@ -115,6 +117,23 @@ class Watch:
         pending, self.pending = self.pending, None
         return pending.read() if pending is not None else None
 
+    @torch.no_grad()
+    def state(self, optimizer: Any, epoch: int, batch: int) -> Found | None:
+        """Before a checkpoint: what of the weights, buffers and the optimiser's state is not finite.
+
+        A finite gradient can make them so, by a learning rate or a square that is too large.
+        """
+        names = {parameter: name for name, parameter in self.method.named_parameters()}
+        held = [(f"'{plain(name)}'", value) for value, name in names.items()]
+        held += [(f"'{plain(name)}'", b) for name, b in self.method.named_buffers() if name not in self.meant]
+        for parameter, state in optimizer.state.items():
+            of = plain(names.get(parameter, "a parameter"))
+            held += [(f"the optimiser's {key} of '{of}'", value) for key, value in state.items()]
+        for name, value in held:
+            if isinstance(value, Tensor) and not _finite(value):
+                return Found(f"{name} is no longer finite", epoch, batch, ())
+        return None
+
     def _sent(
         self, names: tuple[str, ...], values: Tensor, epoch: int, batch: int, inputs: tuple[Any, ...]
     ) -> _Verdict:
@@ -125,6 +144,10 @@ class Watch:
         arrived = torch.cuda.Event()
         arrived.record()
         return _Verdict(names, copy, arrived, epoch, batch, inputs)
+
+
+def _finite(value: Tensor) -> bool:
+    return not value.is_floating_point() or bool(value.isfinite().all())
 
 
 def plain(name: str) -> str:

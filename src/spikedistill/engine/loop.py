@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from spikedistill.engine.activity import unvarying_layers
+from spikedistill.engine.activity import Activity
 from spikedistill.engine.checkpoint import latest_checkpoint, save_checkpoint
 from spikedistill.engine.diagnosis import failure
 from spikedistill.engine.finite import Found, Watch
 from spikedistill.engine.metrics import EpochSums, ScalarBoard, write_csv
 from spikedistill.engine.optimisation import OptimizerSettings, ScheduleSettings, learning_rate, make_optimizer
+from spikedistill.engine.processes import any_process, together
 from spikedistill.engine.progress import Bar, Reporter
 from spikedistill.engine.stopping import Stop
 from spikedistill.errors import Stopped, TrainingFailed, UserError
@@ -25,6 +26,10 @@ from spikedistill.methods.base import Method, Progress
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+
+AGREE_EVERY = 8
+"""Batches between two questions to all processes whether to stop: each makes them wait for one another."""
 
 
 class Batches(Protocol):
@@ -111,7 +116,7 @@ class Trainer:
             gradients=getattr(fabric.strategy.precision, "scaler", None) is None,
         )
         self.spoiled = False
-        self.unvarying: dict[str, float] = {}
+        self.activity = Activity()
 
     def resume(self) -> bool:
         """Goes back to the newest sound checkpoint, if there is one; says whether there was.
@@ -143,17 +148,22 @@ class Trainer:
 
         Raises:
             Stopped: a signal came or the deadline has passed; a checkpoint of this place is written.
-            TrainingFailed: a loss or gradient became NaN or infinite.
+            TrainingFailed: a loss or gradient became NaN or infinite, or another process of the run has died.
             WriteFailed: a full disk, or another reason why a file cannot be written.
         """
         with self.stop.listening(), self.reporter.run(self.settings.epochs, len(self.train)) as bar:
             board = ScalarBoard(self.folder, self.position.epoch + 1) if self.fabric.is_global_zero else None
-            while self.position.epoch < self.settings.epochs:
-                self._train_epoch(bar, board)
+            with together(self.fabric, self.folder):
+                while self.position.epoch < self.settings.epochs:
+                    self._train_epoch(bar, board)
         return self.position.rows
 
     def save(self) -> None:
-        """Writes a checkpoint of the present position."""
+        """Writes a checkpoint of the present position.
+
+        Raises:
+            WriteFailed: it cannot be written.
+        """
         if not self.fabric.is_global_zero:
             return
         position = self.position
@@ -170,7 +180,7 @@ class Trainer:
     def _train_epoch(self, bar: Bar, board: ScalarBoard | None) -> None:
         position, spent, started = self.position, self.position.seconds, time.perf_counter()
         saved = started
-        sums = EpochSums(position.sums)
+        sums = EpochSums(position.sums if self.fabric.is_global_zero else None)
         self.model.train()
         bar.start_epoch(position.epoch, position.batch)
         images: Tensor | None = None
@@ -181,16 +191,15 @@ class Trainer:
                 position.batch += 1
                 bar.advance(sums)
                 # Between two updates there are gradients that no checkpoint holds.
-                due = self.stop.asked() or time.perf_counter() - saved > 60.0 * self.settings.checkpoint_minutes
-                if updated and due:
-                    self._check(self.watch.settle())
+                if updated and self._due(saved):
+                    self._check_all()
                     saved = time.perf_counter()
-                    position.sums, position.seconds = sums.state(), spent + saved - started
+                    position.sums, position.seconds = sums.over(self.fabric).state(), spent + saved - started
                     self.save()
                     self._leave_if_asked()
-        self._check(self.watch.settle())
+        self._check_all()
         row = {"epoch": position.epoch + 1, "lr": self._learning_rate(len(self.train))}
-        row |= {"seconds": spent + time.perf_counter() - started, **self._means(sums)}
+        row |= {"seconds": spent + time.perf_counter() - started, **self._means(sums.over(self.fabric))}
         student = self.method.deployable()
         row |= self.validate(student)
         position.rows.append(row)
@@ -199,9 +208,19 @@ class Trainer:
             write_csv(self.folder / "metrics.csv", position.rows)
             board.add(row)
             bar.end_epoch(row)
-            self._tell(row, student, images, bar)
+            if row.get("skipped"):
+                bar.note(f"epoch {position.epoch}: {row['skipped']:.0f} batches left out, their numbers not finite")
+            if images is not None:
+                self.activity.tell(student, images, lambda text: bar.note(f"epoch {position.epoch}: {text}"))
         self.save()
         self._leave_if_asked()
+
+    def _due(self, saved: float) -> bool:
+        """Whether to write a checkpoint here; all processes decide alike, and together only every few batches."""
+        due = self.stop.asked() or time.perf_counter() - saved > 60.0 * self.settings.checkpoint_minutes
+        if self.fabric.world_size == 1:
+            return due
+        return self.position.batch % AGREE_EVERY == 0 and any_process(self.fabric, due)
 
     def _batches(self) -> Generator[tuple[Tensor, Tensor]]:
         """What is left of the epoch."""
@@ -215,13 +234,14 @@ class Trainer:
             raise self._stopped("the last checkpoint") from None
 
     def _leave_if_asked(self) -> None:
-        if self.stop.asked():
+        if any_process(self.fabric, self.stop.asked()):
             raise self._stopped("a checkpoint")
 
     def _stopped(self, left: str) -> Stopped:
         epoch, batch = self.position.epoch, self.position.batch
         at = f"epoch {epoch + 1}, batch {batch} of {len(self.train)}" if epoch < self.settings.epochs else "the end"
-        return Stopped(f"'{self.folder}' stopped ({self.stop.reason}) at {at}, with {left}; go on with --resume")
+        reason = self.stop.reason or "another process was asked to"
+        return Stopped(f"'{self.folder}' stopped ({reason}) at {at}, with {left}; go on with --resume")
 
     def _means(self, sums: EpochSums) -> dict[str, float]:
         means = sums.means()
@@ -231,19 +251,6 @@ class Trainer:
                 "begin anew with a smaller optimizer.lr or clip=1.0"
             )
         return means
-
-    def _tell(self, row: dict[str, float], student: torch.nn.Module, images: Tensor | None, bar: Bar) -> None:
-        """Says what is wrong though training goes on: batches left out, layers that became dead or saturated."""
-        if row.get("skipped"):
-            bar.note(f"epoch {self.position.epoch}: {row['skipped']:.0f} batches left out, their numbers not finite")
-        if images is None:
-            return
-        found = unvarying_layers(student, images)
-        for path, rate in found.items():
-            if self.unvarying.get(path) != rate:
-                state = "saturated: all its neurons always fire" if rate else "dead: none of its neurons fires"
-                bar.note(f"epoch {self.position.epoch}: layer '{path}' is {state} (on a batch of training images)")
-        self.unvarying = found
 
     def _learning_rate(self, batch: int) -> float:
         # Updates happen every `accumulate` batches; the rate follows the batches, a step's first one decides.
@@ -270,8 +277,11 @@ class Trainer:
             self.fabric.backward(loss / settings.accumulate)
         found = self.watch.after(losses, update, position.epoch, position.batch, inputs)
         if found is not None:
-            self._check(found)
+            if not self.watch.skip:
+                self._check(found)
             self.watch.undo()
+            # Gone at once, or the step's other batches would be taken for bad too.
+            self.optimizer.zero_grad(set_to_none=True)
             sums.skip()
             self.spoiled = True
         else:
@@ -290,8 +300,13 @@ class Trainer:
             )
         self.optimizer.step()
 
+    def _check_all(self) -> None:
+        """Before anything is written: nothing that is not finite shall be."""
+        epoch, batch = self.position.epoch, self.position.batch - 1
+        self._check(self.watch.settle() or self.watch.state(self.optimizer, epoch, batch))
+
     def _check(self, found: Found | None) -> None:
-        """Ends the run at numbers that are not finite, unless they are to be skipped."""
-        if found is not None and not self.watch.skip:
+        """Ends the run at numbers that are not finite."""
+        if found is not None:
             batches, moved_on = len(self.train), not self.watch.waits
             raise failure(found, self.method, self.folder, batches, self.fabric.autocast, moved_on)

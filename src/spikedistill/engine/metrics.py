@@ -8,12 +8,16 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from spikedistill.engine.checkpoint import write_durably, write_failed
+from spikedistill.engine.processes import added_up
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class EpochSums:
@@ -35,6 +39,17 @@ class EpochSums:
     def skip(self) -> None:
         """Counts a batch that was left out because of a number that was not finite."""
         self.sums["skipped"] = self.sums.get("skipped", torch.zeros((), dtype=torch.float64)) + 1
+
+    def over(self, fabric: Fabric) -> EpochSums:
+        """The sums over all processes."""
+        if fabric.world_size == 1:
+            return self
+        whole = EpochSums()
+        own = {"skipped": torch.zeros((), dtype=torch.float64), **self.sums}
+        whole.sums = added_up(fabric, own)
+        if not whole.sums["skipped"]:
+            del whole.sums["skipped"]
+        return whole
 
     def state(self) -> dict[str, float]:
         """The raw sums, for a checkpoint."""

@@ -149,6 +149,8 @@ class Counter(TorchDispatchMode):
         row = self._row(PRODUCT if both else kind)
         row.macs += macs
         row.elements += out.numel()
+        if out.is_meta:  # shapes without values: enough to count an ANN
+            return
         if not both:
             row.inputs.see(x, not self._fired, self._windows, self._heights)
             return
@@ -184,7 +186,7 @@ class Counter(TorchDispatchMode):
                 self._fired = True
                 row = self._rows.setdefault(path, Count(NEURONS))
                 row.elements += output.numel()
-                row.spikes += int(output.count_nonzero())
+                row.spikes += 0 if output.is_meta else int(output.count_nonzero())
 
         return leave
 

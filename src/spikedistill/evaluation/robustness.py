@@ -148,7 +148,7 @@ def _weights(network: nn.Module, _info: DataInfo, strength: float, source: torch
 
 NOISES: dict[str, Noise] = {
     "gaussian": Noise(
-        "normal noise on every pixel; strength: standard deviation, pixels in [0, 1]",
+        "normal noise on every pixel; strength: standard deviation (pixels in [0, 1])",
         (0.01, 0.03, 0.05, 0.1, 0.2, 0.3),
         None,
         _pixels(_gaussian),
@@ -163,7 +163,7 @@ NOISES: dict[str, Noise] = {
         "Gaussian blur; strength: standard deviation in pixels", (0.5, 0.75, 1.0, 1.5, 2.0), None, _pixels(_blur)
     ),
     "occlusion": Noise(
-        "a grey rectangle at a random place; strength: its side as a share of the image's",
+        "a grey rectangle at a random place; strength: side as a share of the image's",
         (0.125, 0.25, 0.375, 0.5),
         1.0,
         _pixels(_occlusion),
@@ -176,15 +176,14 @@ NOISES: dict[str, Noise] = {
         on_spikes=True,
     ),
     "spike-jitter": Noise(
-        "spikes moved in time, those that meet become one; strength: standard deviation in timesteps, rounded to whole "
-        "steps",
+        "spikes moved by whole timesteps, those that meet become one; strength: standard deviation in timesteps",
         (0.25, 0.5, 0.75, 1.0, 2.0),
         None,
         _spikes(_jitter),
         on_spikes=True,
     ),
     "weights": Noise(
-        "normal noise on weights; strength: standard deviation in units of that of the layer's weights",
+        "normal noise on weights; strength: standard deviation as a share of the layer's own",
         (0.05, 0.1, 0.2, 0.3, 0.5),
         None,
         _weights,

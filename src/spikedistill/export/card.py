@@ -75,7 +75,8 @@ def render_card(
 def _network(
     run: Mapping[str, Any], origin: Origin, metadata: Mapping[str, Any], neurons: str, bill: Energy | None
 ) -> dict[str, str]:
-    taught = [part for part in (run.get("teacher"), _percent(run.get("teacher_accuracy"))) if part]
+    accuracy = _percent(run.get("teacher_accuracy"))
+    taught = [str(run.get("teacher") or "a network of its user's own"), accuracy] if accuracy else []
     rows = {
         "network": origin.model,
         "parameters": _number(run.get("parameters")),

@@ -173,7 +173,7 @@ def _nir_notes(network: Network | Twin, content: bytes) -> list[str]:
     if any(starts) and any(spike.neuron.dynamics.soft_reset for spike in spikes):
         notes.append("Calibrated neurons start at `v_initial` of their metadata, not at zero.")
     if any("role" in told for told in read_nir(io.BytesIO(content)).node_metadata.values()):
-        notes.append("A max pooling of spikes is a sum pooling and IF neurons that fire if there is any spike.")
+        notes.append("A max pooling of spikes is an average pooling and IF neurons that fire if there is any spike.")
     return notes
 
 

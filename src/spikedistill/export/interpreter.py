@@ -21,6 +21,9 @@ from spikedistill.export.steps import STEPS, Neurons
 from spikedistill.models.network import checked_timesteps
 from spikedistill.spiking.time import direct_encode, readout
 
+DECLARED = ("Affine", "Linear", "Scale", "Threshold", "LIF", "IF", "LI", "I", "Flatten", "Output")
+"""Nodes whose own word on their shape counts (NIR's convolutions leave groups out of it)."""
+
 
 class NirNetwork(nn.Module):
     """A NIR graph as a network: images ``[B, ...]`` or sequences ``[T, B, ...]`` to logits.
@@ -43,13 +46,18 @@ class NirNetwork(nn.Module):
         super().__init__()
         self.metadata: dict[str, Any] = dict(graph.metadata)
         self._source = source
-        self._timesteps = checked_timesteps(int(timesteps or self.metadata.get("timesteps", 1)))
-        step = float(dt if dt is not None else self.metadata.get("dt", DT))
+        steps, step = (
+            float(given) if given is not None else _number(self.metadata, key, default, source)
+            for given, key, default in ((timesteps, "timesteps", 1.0), (dt, "dt", DT))
+        )
+        self._timesteps = checked_timesteps(int(steps))
+        if not 0.0 < step < float("inf"):
+            raise UserError(f"{source}: a timestep must take a positive number of seconds (dt), not {step}")
         self.order, self.sources = _ordered(graph, source)
         self.steps = nn.ModuleDict()
         for number, name in enumerate(self.order):
             self.steps[str(number)] = _step(name, graph.nodes[name], step, source)
-        self.shape = tuple(int(size) for size in graph.nodes[self.order[0]].input_type["input"])
+        self.shape = _declared(graph.nodes[self.order[0]])
         self.node_metadata = {name: dict(graph.nodes[name].metadata) for name in self.order}
         self.neurons = {name: str(told["path"]) for name, told in self.node_metadata.items() if "path" in told}
         self._rehearse(graph)
@@ -132,12 +140,10 @@ class NirNetwork(nn.Module):
                 raise UserError(
                     f"{self._source}: node '{name}' ({kind}) does not take {_listed(shapes)}: {reason}"
                 ) from None
-            declared = graph.nodes[name].input_type or {}
-            wanted = next(iter(declared.values()), None)
-            if shapes and wanted is not None and tuple(int(n) for n in wanted) != next(iter(shapes.values())):
+            wanted = _declared(graph.nodes[name]) if kind in DECLARED else ()
+            if shapes and wanted and wanted != next(iter(shapes.values())):
                 raise UserError(
-                    f"{self._source}: node '{name}' ({kind}) is made for {[int(n) for n in wanted]} and gets "
-                    f"{_listed(shapes)}"
+                    f"{self._source}: node '{name}' ({kind}) is made for {list(wanted)} and gets {_listed(shapes)}"
                 )
 
 
@@ -204,6 +210,8 @@ def _ordered(graph: Any, source: str) -> tuple[list[str], dict[str, list[str]]]:
         for name in (start, end):
             if name not in sources:
                 raise UserError(f"{source}: an edge from '{start}' to '{end}' names '{name}', which is no node")
+        if start in sources[end]:
+            raise UserError(f"{source}: there are two edges from '{start}' to '{end}', and NIR allows one")
         sources[end].append(start)
     first = next(name for name, kind in kinds.items() if kind == "Input")
     last = next(name for name, kind in kinds.items() if kind == "Output")
@@ -228,6 +236,19 @@ def _ordered(graph: Any, source: str) -> tuple[list[str], dict[str, list[str]]]:
         raise UserError(f"{source}: node '{stuck}' is part of a cycle or behind one; recurrent graphs cannot be run")
     order.remove(last)
     return [*order, last], sources
+
+
+def _declared(node: Any) -> tuple[int, ...]:
+    """The shape that a node says it takes, () where it does not say."""
+    wanted = next(iter((node.input_type or {}).values()), None)
+    return () if wanted is None else tuple(int(size) for size in wanted)
+
+
+def _number(metadata: Mapping[str, Any], key: str, default: float, source: str) -> float:
+    try:
+        return float(metadata.get(key, default))
+    except (TypeError, ValueError):
+        raise UserError(f"{source}: its metadata say '{key}' is {metadata[key]!r}, which is no number") from None
 
 
 def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:

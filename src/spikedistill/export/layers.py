@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikedistill.export.record import Ref, Step, pair
-from spikedistill.export.selection import convolution, ungrouped
+from spikedistill.export.selection import convolution, padded, squared, ungrouped
 from spikedistill.export.sheet import WEIGHTED, Inexpressible, Value
 
 if TYPE_CHECKING:
@@ -26,14 +26,18 @@ def convolved(low: Lowering, step: Step) -> Value:
         raise Inexpressible("there is no NIR node for a transposed convolution")
     if weight.ndim not in (3, 4):
         raise Inexpressible("NIR's convolutions have one or two dimensions")
-    sources, scale = low.sheet.sources(value)
-    bias, weight = np.zeros(weight.shape[0]) if b is None else low.constant(b), ungrouped(weight, groups) * scale
+    bias, weight = np.zeros(weight.shape[0]) if b is None else low.constant(b), ungrouped(weight, groups)
     if weight.ndim == 3:
+        sources, scale = low.sheet.sources(value)
         kind, geometry = "Conv1d", {"stride": stride[0], "padding": padding[0], "dilation": dilation[0]}
-        fields = {"weight": weight, "bias": bias, "groups": 1, "input_shape": value.shape[1], **geometry}
+        fields = {"weight": weight * scale, "bias": bias, "groups": 1, "input_shape": value.shape[1], **geometry}
     else:
         kind, (stride, padding, dilation) = "Conv2d", (pair(each) for each in (stride, padding, dilation))
-        fields = convolution(weight, bias, value.shape[1:], stride=stride, padding=padding, dilation=dilation)
+        weight, padding, behind = squared(weight, padding, dilation)
+        for dim, zeros in enumerate(behind, 1):
+            value = low.sheet.select(value, dim, padded(value.shape[dim], 0, zeros))
+        sources, scale = low.sheet.sources(value)
+        fields = convolution(weight * scale, bias, value.shape[1:], stride=stride, padding=padding, dilation=dilation)
     return Value(step.shape, ((low.sheet.add(step.label, kind, fields, sources), 1.0),))
 
 

@@ -73,9 +73,13 @@ def neuron_of(spike: Spike, shape: tuple[int, ...], dt: float) -> Neuron:
     return Neuron(kind, fields, np.asarray(1.0) if balance is None else threshold, metadata)
 
 
-def any_spike(shape: tuple[int, ...], dt: float) -> Neuron:
-    """Neurons that answer a number of spikes at once: 1 if there is any. What is left in them is always zero."""
-    fields = {"v_threshold": _filled(0.5, shape), "v_reset": _filled(0.0, shape), "r": _filled(1.0 / dt, shape)}
+def any_spike(shape: tuple[int, ...], window: int, dt: float) -> Neuron:
+    """Neurons that answer the mean of ``window`` spikes: 1 if there is any. What stays in them is always zero."""
+    fields = {
+        "v_threshold": _filled(0.5 / window, shape),
+        "v_reset": _filled(0.0, shape),
+        "r": _filled(1.0 / dt, shape),
+    }
     return Neuron("IF", fields, np.asarray(1.0), {"role": "max pooling of spikes"})
 
 

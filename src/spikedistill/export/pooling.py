@@ -1,6 +1,7 @@
 """Poolings in NIR's nodes.
 
-NIR has average and sum pooling. A max pooling of spikes is a sum pooling and a neuron that fires if there is any spike.
+NIR has average and sum pooling. A max pooling of spikes is an average pooling and a neuron that fires if there is any
+spike (every reader knows average pooling, not every one sum pooling).
 """
 
 from __future__ import annotations
@@ -88,9 +89,9 @@ def _any(low: Lowering, step: Step, value: Value, kernel: Any, stride: Any, padd
     height = value.terms[0][1]
     ones = replace(value, terms=tuple((name, 1.0) for name, _ in value.terms))
     ones, out = _padded_for(low, ones, kernel, stride, padding, step.shape)
-    sums = _pool(low, f"{step.label}.sum", "SumPool2d", ones, kernel, stride, padding, out)
-    neuron = any_spike(out, low.dt)
-    name = low.sheet.add(step.label, neuron.kind, neuron.fields, low.sheet.plain_sources(sums), neuron.metadata)
+    means = _pool(low, f"{step.label}.mean", "AvgPool2d", ones, kernel, stride, padding, out)
+    neuron = any_spike(out, kernel[0] * kernel[1], low.dt)
+    name = low.sheet.add(step.label, neuron.kind, neuron.fields, low.sheet.plain_sources(means), neuron.metadata)
     return Value(out, ((name, height),), binary=True)
 
 

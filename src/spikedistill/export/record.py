@@ -117,19 +117,13 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         named_args, named = pytree.tree_map(self.find, (args, kwargs))
         depends = any(isinstance(leaf, Ref) for leaf in pytree.tree_leaves((named_args, named)))
-        written = func._schema.arguments[: len(args)]
-        for argument, value in zip(written, named_args, strict=False):
-            if isinstance(value, Ref) and argument.alias_info is not None and argument.alias_info.is_write:
-                raise UserError(
-                    f"the network cannot be exported at '{self.places[-1]}': {func.__name__} writes into its input"
-                )
         out = func(*args, **kwargs)
         if depends:
             self.write(str(func).removeprefix("aten."), named_args, named, out)
         return out
 
     def write(self, name: str, args: Any, kwargs: Any, out: Any) -> None:
-        """Notes a step that returned ``out``."""
+        """Notes a step that returned ``out`` (of one in place, its argument under a new name)."""
         tensors = [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor)]
         outs, shapes = tuple(self.ref(t) for t in tensors), tuple(tuple(t.shape) for t in tensors)
         self.steps.append(Step(name, tuple(args), dict(kwargs), outs, shapes, self.places[-1]))
@@ -187,7 +181,9 @@ def plain_copy(network: nn.Module) -> Network | Twin:
         )
     if network.timesteps is None:
         raise UserError("the network is an ANN; export takes a spiking one: create_model(..., spiking=True), spikify")
+    # In torch's own layout: fused layers leave weights channels-last, and then an adaptive pooling writes in place.
     plain = restore(copy.deepcopy(network)).float().cpu().eval()
+    plain = plain.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     assert isinstance(plain, Network | Twin)
     for path, spike in layers_of(plain).items():
         if type(spike.neuron).forward is not LIF.forward:

@@ -1,10 +1,14 @@
 """Slices and zero padding as layers: NIR has no nodes for them, but a convolution of zeros and ones is one.
 
 A selection is, for each dimension, an array that says where each place of the result comes from, -1 for zero.
+
+NIR 1.0's own check of shapes, which readers run, takes every kernel for square and every convolution for one without
+groups. So all kernels here are made square and all groups one, with zeros.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +19,13 @@ Selection = tuple[np.ndarray, ...]
 
 @dataclass(frozen=True)
 class Tap:
-    """A convolution's geometry along one dimension, with a single weight that is not zero."""
+    """A convolution's geometry along one dimension, with a single weight (at ``place``) that is not zero.
+
+    Any kernel from ``kernel`` to ``largest`` places gives the same result.
+    """
 
     kernel: int
+    largest: int
     place: int
     stride: int
     padding: int
@@ -60,46 +68,94 @@ def tap(size: int, index: np.ndarray) -> Tap | None:
     if not np.array_equal(np.where((reached >= 0) & (reached < size), reached, -1), index):
         return None
     padding = max(0, -start, (count - 1) * stride + start + 1 - size)
-    place = start + padding
-    return Tap(max(place + 1, size + 2 * padding - count * stride + 1), place, stride, padding)
+    place, wide = start + padding, size + 2 * padding
+    return Tap(max(place + 1, wide - count * stride + 1), wide - (count - 1) * stride, place, stride, padding)
 
 
-def layer(shape: tuple[int, ...], selection: Selection) -> tuple[str, dict[str, Any]] | None:
-    """The NIR node, by kind and fields, that selects from a tensor of ``shape``; None if no single one can."""
+def layers(shape: tuple[int, ...], selection: Selection) -> list[tuple[str, dict[str, Any]]] | None:
+    """The NIR nodes, by kind and fields, that select from a tensor of ``shape``; None if there are none."""
+    mix = _ones(selection[0], shape[0])
     if len(shape) == 1:
-        return "Linear", {"weight": _ones(selection[0], shape[0])}
+        return [("Linear", {"weight": mix})]
     if len(shape) != 3:
         return None
     taps = [tap(size, index) for size, index in zip(shape[1:], selection[1:], strict=True)]
     if taps[0] is None or taps[1] is None:
         return None
-    mix = _ones(selection[0], shape[0])
-    weight = np.zeros((*mix.shape, taps[0].kernel, taps[1].kernel))
-    weight[:, :, taps[0].place, taps[1].place] = mix
-    geometry = {"stride": (taps[0].stride, taps[1].stride), "padding": (taps[0].padding, taps[1].padding)}
-    return "Conv2d", convolution(weight, np.zeros(len(mix)), shape[1:], **geometry)
+    kernel = max(taps[0].kernel, taps[1].kernel)
+    places = (taps[0].place, taps[1].place)
+    strides, paddings = (taps[0].stride, taps[1].stride), (taps[0].padding, taps[1].padding)
+    if kernel <= min(taps[0].largest, taps[1].largest):
+        weight = _single(mix, kernel, places)
+        return [("Conv2d", convolution(weight, np.zeros(len(mix)), shape[1:], stride=strides, padding=paddings))]
+    return _in_two(shape, mix, [len(index) for index in selection[1:]], taps)  # pyright: ignore[reportArgumentType]
+
+
+def _in_two(
+    shape: tuple[int, ...], mix: np.ndarray, counts: list[int], taps: list[Tap]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Two convolutions with kernels of 2x2, spread by dilation: one cuts off in front, the other behind."""
+    front, behind, paddings, middle = [], [], [], []
+    for size, count, each in zip(shape[1:], counts, taps, strict=True):
+        start = each.place - each.padding
+        reach = start + (count - 1) * each.stride + 1
+        padding = max(0, 1 - start, reach + 1 - size)
+        paddings.append(padding)
+        front.append(padding + start)
+        middle.append(size + padding - start)
+        behind.append(size + padding - reach)
+    channels, strides = shape[0], (taps[0].stride, taps[1].stride)
+    first = convolution(
+        _single(np.eye(channels), 2, (1, 1)), np.zeros(channels), shape[1:], padding=paddings, dilation=front
+    )
+    last = convolution(_single(mix, 2, (0, 0)), np.zeros(len(mix)), middle, stride=strides, dilation=behind)
+    return [("Conv2d", first), ("Conv2d", last)]
+
+
+def _single(mix: np.ndarray, kernel: int, places: tuple[int, int]) -> np.ndarray:
+    """A square kernel that mixes channels and takes one place."""
+    weight = np.zeros((*mix.shape, kernel, kernel))
+    weight[:, :, places[0], places[1]] = mix
+    return weight
 
 
 def convolution(
     weight: np.ndarray,
     bias: np.ndarray,
-    size: tuple[int, ...],
+    size: Sequence[int],
     *,
-    stride: tuple[int, int] = (1, 1),
-    padding: tuple[int, int] = (0, 0),
-    dilation: tuple[int, int] = (1, 1),
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
 ) -> dict[str, Any]:
     """The fields of a Conv2d for maps of ``size``."""
-    geometry = {"stride": stride, "padding": padding, "dilation": dilation}
-    return {"weight": weight, "bias": bias, "groups": 1, "input_shape": size, **geometry}
+    geometry = {"stride": tuple(stride), "padding": tuple(padding), "dilation": tuple(dilation)}
+    return {"weight": weight, "bias": bias, "groups": 1, "input_shape": tuple(size), **geometry}
+
+
+def squared(weight: np.ndarray, padding: Sequence[int], dilation: Sequence[int]) -> tuple[np.ndarray, Any, list[int]]:
+    """A kernel as a square one with zeros.
+
+    Returns:
+        The weight, the padding it needs, and how many zeros each dimension of the input needs behind it first (where
+        the sides differ by an odd number, which no padding at both ends makes up for).
+    """
+    side = max(weight.shape[2:])
+    before, paddings, behind = [], [], []
+    for size, pad, spread in zip(weight.shape[2:], padding, dilation, strict=True):
+        missing = side - size
+        odd = missing % 2
+        before.append(0 if odd else missing // 2)
+        paddings.append(pad + (0 if odd else spread * missing // 2))
+        behind.append(spread * missing if odd else 0)
+    whole = np.zeros((*weight.shape[:2], side, side))
+    rows, columns = (slice(start, start + size) for start, size in zip(before, weight.shape[2:], strict=True))
+    whole[:, :, rows, columns] = weight
+    return whole, tuple(paddings), behind
 
 
 def ungrouped(weight: np.ndarray, groups: int) -> np.ndarray:
-    """The weight of a convolution in groups as that of one convolution, with zeros.
-
-    NIR's Conv2d has ``groups``, but its own check of shapes takes the weight's second dimension for the input's
-    channels, and refuses a file with another number of groups than 1.
-    """
+    """The weight of a convolution in groups as that of one convolution, with zeros."""
     if groups == 1:
         return weight
     out, width = weight.shape[0] // groups, weight.shape[1]

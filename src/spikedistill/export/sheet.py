@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from spikedistill.export.selection import Selection, convolution, everything, layer, selected
+from spikedistill.export.selection import Selection, convolution, everything, layers, selected
 
 
 class Inexpressible(Exception):
@@ -93,10 +93,9 @@ class Sheet:
         """The value with its selection, if any, made a node."""
         if value.selection is None:
             return value
-        made = layer(value.source_shape, value.selection)
-        assert made is not None
-        whole = replace(value, shape=value.source_shape, selection=None)
-        taken = self.apply("select", *made, whole, value.shape)
+        taken = replace(value, shape=value.source_shape, selection=None)
+        for kind, fields in layers(value.source_shape, value.selection) or ():
+            taken = self.apply("select", kind, fields, taken, value.shape)
         return replace(taken, binary=value.binary)
 
     def select(self, value: Value, dim: int, index: np.ndarray) -> Value:
@@ -112,11 +111,11 @@ class Sheet:
             value = replace(value, selection=everything(value.shape), source_shape=value.shape)
         assert value.selection is not None
         taken = replace(value, shape=shape, selection=selected(value.selection, dim, index))
-        if layer(value.source_shape, taken.selection or ()) is not None:
+        if layers(value.source_shape, taken.selection or ()) is not None:
             return taken
         settled = self.settled(value)
         selection = selected(everything(settled.shape), dim, index)
-        if layer(settled.shape, selection) is None:
+        if layers(settled.shape, selection) is None:
             raise Inexpressible(f"no convolution takes this part of {list(settled.shape)}")
         return replace(settled, shape=shape, selection=selection, source_shape=settled.shape)
 

@@ -102,8 +102,8 @@ def _pooling(node: Any, divides: bool) -> Map:
 
 
 def _flatten(node: Any) -> Map:
-    rank = len(np.asarray(node.input_type["input"]))
-    start, end = (int(d) % rank + 1 for d in (node.start_dim, node.end_dim))
+    # NIR's shapes have no batch.
+    start, end = (d + 1 if d >= 0 else d for d in (int(node.start_dim), int(node.end_dim)))
     return Map(lambda x: x.flatten(start, end))
 
 

@@ -179,7 +179,7 @@ TWINS = {"fast": _FAST, "lean": _FAST | {Spike: LeanSpike, TwinSpike: LeanTwinSp
 _ORIGINALS = {twin: original for twins in TWINS.values() for original, twin in twins.items()}
 
 
-def optimise(network: nn.Module, memory: str = "fast") -> nn.Module:
+def optimise(network: nn.Module, memory: str = "fast", *, norms: bool = True) -> nn.Module:
     """Exchanges the layers of a spiking network for twins that run together, in place, and returns the network.
 
     Convolutions' weights become channels-last, with which the layers between them are, and so are images on their way
@@ -188,6 +188,7 @@ def optimise(network: nn.Module, memory: str = "fast") -> nn.Module:
     Args:
         network: built by ``create_model`` (or holding ``Spike`` modules of its own).
         memory: ``fast`` or ``lean``.
+        norms: whether BatchNorms are among them; False where their statistics come from several processes.
 
     Raises:
         UserError: another setting.
@@ -199,6 +200,8 @@ def optimise(network: nn.Module, memory: str = "fast") -> nn.Module:
         return network
     for module in network.modules():
         twin = TWINS[memory].get(type(module))
+        if twin is FusedBatchNorm and not norms:
+            continue
         if twin is not None and not _is_own(module):
             module.__class__ = twin
     return channels_last(network)

@@ -70,8 +70,8 @@ def energies(report: Report) -> Part | None:
         return None
     intro = (
         f"Energy of one image, counted and measured on test images, not on a chip: {source}; the formulas stand in "
-        "each run's energy.json. A layer that takes spikes adds, a layer that takes anything else multiplies. Moving data "
-        "is a range, from the cheapest to the dearest memory."
+        "each run's energy.json. A layer that takes spikes adds, a layer that takes anything else multiplies. Moving "
+        "data is a range, from the cheapest to the dearest memory."
     )
     return Part(intro, body)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from spikedistill.errors import UserError
 from spikedistill.report import plots
 from spikedistill.report.contents import Block, Part, Report, chart, grid, place
@@ -14,23 +16,22 @@ Curves = dict[str, dict[float, float]]
 
 def robustness(report: Report) -> Part | None:
     """Accuracy under noise, a chart a kind, a line a method."""
-    body, told = "", {}
+    body = ""
     for block in report.blocks:
-        curves = {run.path: _curves(run) for row in block.table.rows for run in row.group.runs}
-        for run in (run for row in block.table.rows for run in row.group.runs):
-            told |= _summaries(run)
-        kinds = dict.fromkeys(kind for found in curves.values() for kind in found)
-        drawn = [picture for kind in kinds for picture in _charts(block, kind, curves)]
+        runs = [run for row in block.table.rows for run in row.group.runs]
+        curves = {run.path: _curves(run) for run in runs}
+        units = {kind: unit for run in runs for kind, unit in _units(run).items()}
+        drawn = [picture for kind, unit in units.items() for picture in _charts(block, kind, unit, curves)]
         if drawn:
             body += place(block, report) + grid([chart(one) for one in drawn], block)
-    if not body:
-        return None
-    kinds = " ".join(f"{kind}: {summary}." for kind, summary in told.items())
-    intro = f"Networks that were trained on clean images, tried under noise that is the same for all of them. {kinds}"
-    return Part(intro, body)
+    intro = (
+        "Finished networks, tried under noise on the pixels, on the spikes inside and on the weights; for one seed the "
+        "noise is the same for all of them, and strength 0 is without noise."
+    )
+    return Part(intro, body) if body else None
 
 
-def _charts(block: Block, kind: str, curves: dict) -> list[str]:
+def _charts(block: Block, kind: str, unit: str, curves: dict[Path, Curves]) -> list[str]:
     series = []
     for row, name, colour in zip(block.table.rows, block.names, block.colours, strict=True):
         found = [curves[run.path][kind] for run in row.group.runs if kind in curves[run.path]]
@@ -38,7 +39,7 @@ def _charts(block: Block, kind: str, curves: dict) -> list[str]:
         points = [(strength, spread(curve.get(strength) for curve in found)) for strength in strengths]
         series.append(Series(name, colour, [(strength, value) for strength, value in points if value]))
     drawn = [one for one in series if len(one.points) > 1]
-    axis = Axis(f"strength of {kind}", "test accuracy, %", plots.level_range(drawn), whole=False)
+    axis = Axis(unit, f"test accuracy under {kind}, %", plots.level_range(drawn), whole=False)
     return plots.line_charts(drawn, axis)
 
 
@@ -53,6 +54,7 @@ def _curves(run: Run) -> Curves:
         raise UserError(f"{run.path / ROBUSTNESS}: 'curves' is not what eval --noise writes ({fault!r})") from fault
 
 
-def _summaries(run: Run) -> dict[str, str]:
+def _units(run: Run) -> dict[str, str]:
+    """Kind to the unit of its strength, which stands at the end of its summary."""
     curves = run.measured.get(ROBUSTNESS, {}).get("curves", {})
-    return {str(kind): str(curve.get("summary", "")) for kind, curve in curves.items()}
+    return {str(kind): str(curve.get("summary", "")).partition("strength: ")[2] for kind, curve in curves.items()}

@@ -7,7 +7,6 @@ summary.json yet; it is read as far as it got and says what is missing.
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spikedistill.documents import read_json, read_yaml
 from spikedistill.errors import UserError
 from spikedistill.report.evaluation import Evaluation, parse_evaluation
 
@@ -163,24 +163,16 @@ def _below(root: Path) -> Iterable[Path]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    import yaml
-
     if not path.is_file():
         raise UserError(f"not a run folder: {path} is missing")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
-        raise UserError(f"{path} cannot be read: {_first_line(fault)}") from fault
+    config = read_yaml(path, str(path))
     if not isinstance(config, dict):
         raise UserError(f"{path} must hold a mapping of settings, not {type(config).__name__}")
     return config
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
-        raise UserError(f"{path} cannot be read: {_first_line(fault)}") from fault
+    content = read_json(path, str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold an object, not {type(content).__name__}")
     return content

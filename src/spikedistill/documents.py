@@ -1,0 +1,116 @@
+"""YAML and JSON that anybody may have written: plain values within bounds, or one sentence.
+
+No tag makes an object, and nothing that is short to write is long to read: a document has at most a million characters
+(JSON: 256 million, for the matrices in it), 100,000 values with every alias counted as often as it stands there, and
+64 levels.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from spikedistill.errors import UserError
+
+CHARACTERS, JSON_CHARACTERS, VALUES, LEVELS = 10**6, 2**28, 10**5, 64
+PLAIN = (str, int, float, bool, type(None))
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """A YAML document as dicts with text for keys, lists, texts, finite numbers, booleans and None.
+
+    Args:
+        text: the document.
+        source: what to call it, such as ``recipe 'x.yaml'``.
+
+    Raises:
+        UserError: not YAML, or not plain, or out of bounds.
+    """
+    import yaml
+
+    if len(text) > CHARACTERS:
+        raise UserError(f"{source} has {len(text):,} characters; such a file has at most {CHARACTERS:,}")
+    try:
+        content = yaml.safe_load(text)
+    # Some of PyYAML's own constructors fail with these on what they were not made for.
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
+        raise UserError(f"{source} is not valid YAML: {first_line(error)}") from None
+    except RecursionError:
+        raise UserError(f"{source} is nested too deeply") from None
+    _check(content, source)
+    return content
+
+
+def read_yaml(path: Path, source: str) -> Any:
+    """``parse_yaml`` of a file.
+
+    Raises:
+        UserError: it cannot be read, or see there.
+    """
+    return parse_yaml(read_text(path, source, CHARACTERS), source)
+
+
+def read_json(path: Path, source: str) -> Any:
+    """A JSON document.
+
+    Raises:
+        UserError: the file cannot be read or is not JSON.
+    """
+    text = read_text(path, source, JSON_CHARACTERS)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{source} cannot be read as JSON: {first_line(error)}") from None
+
+
+def read_text(path: Path, source: str, most: int) -> str:
+    """A text file of at most ``most`` bytes.
+
+    Raises:
+        UserError: it cannot be read, is too large, or is not UTF-8.
+    """
+    try:
+        if path.stat().st_size > most:
+            raise UserError(f"{source} has {path.stat().st_size:,} bytes; such a file has at most {most:,}")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{source} is not a text file in UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{source} cannot be read: {error.strerror}") from None
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an exception's message, or its kind where it has none."""
+    lines = str(error).split("\n")
+    return lines[0][:300] if lines[0] else type(error).__name__
+
+
+def _check(content: Any, source: str) -> None:
+    # By hand and not by recursion: an alias may point to what it stands in.
+    left, waiting = VALUES, [(content, 0)]
+    while waiting:
+        value, level = waiting.pop()
+        left -= 1
+        if left < 0:
+            raise UserError(f"{source} holds more than {VALUES:,} values, aliases counted")
+        if level > LEVELS:
+            raise UserError(f"{source} is nested more than {LEVELS} levels deep")
+        if isinstance(value, dict):
+            for key in value:
+                if not isinstance(key, str):
+                    raise UserError(f"{source} has the key {_shown(key)}, which is no text; put it in quotes")
+            waiting += [(item, level + 1) for item in value.values()]
+        elif isinstance(value, list):
+            waiting += [(item, level + 1) for item in value]
+        elif not isinstance(value, PLAIN):
+            raise UserError(
+                f"{source} holds {_shown(value)}, a {type(value).__name__}; put it in quotes if it is a text"
+            )
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{source} holds {value}, which is no finite number")
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:60]

@@ -1,0 +1,179 @@
+"""The command ``experiment``: one of the papers' experiments, from its runs to a table and a picture."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from spikedistill.engine.checkpoint import write_durably
+from spikedistill.errors import Stopped, TrainingFailed, UserError, unknown
+from spikedistill.parallel import train_many
+from spikedistill.recipe import Recipe
+from spikedistill.report import find_runs, write_report
+from spikedistill.run import SUMMARY, train
+from spikedistill.runfolder import read_json, write_json
+from spikedistill.study import STUDIES, Done, Finding
+from spikedistill.study.draw import save
+from spikedistill.study.render import print_table, to_data, to_markdown
+from spikedistill.sweep import PAPER, SMALL, Planned, Sweep, plan, read_sweep
+
+RECORD, PAGE, TABLES = "experiment.json", "report.html", "tables.md"
+
+
+def run_experiment(
+    name: str,
+    *,
+    scale: str = SMALL,
+    smoke: bool = False,
+    out: Path | None = None,
+    minutes: float | None = None,
+    workers: int = 1,
+    overrides: list[str] | None = None,
+    say: Callable[[str], None] = print,
+) -> list[str]:
+    """Makes the runs of an experiment that are not finished yet, and its tables, pictures and page from those that are.
+
+    Args:
+        name: a shipped experiment or a YAML file.
+        scale: ``small`` (fits two processors) or ``paper``.
+        smoke: only a few runs, each shrunk to seconds; its figures mean nothing.
+        out: folder for the run folders and the results; None for ``runs/experiments/<name>``.
+        minutes: stop, with a checkpoint, after so long.
+        workers: runs made side by side, each in a process of its own.
+        overrides: dotted overrides ``key=value`` for all runs.
+        say: takes a line of progress.
+
+    Returns:
+        Why runs were left out or failed, a line each; empty if everything is done.
+
+    Raises:
+        UserError: an unknown experiment, scale or key, or options that do not go together.
+    """
+    sweep = read_sweep(name)
+    if sweep.study not in STUDIES:
+        raise unknown(f"study in experiment '{name}'", sweep.study, list(STUDIES))
+    if workers > 1 and minutes is not None:
+        raise UserError("--minutes stops runs made one after another; leave out --workers")
+    label = Path(name).stem
+    out = out or Path("runs") / "experiments" / (label + ("-smoke" if smoke else "-paper" if scale == PAPER else ""))
+    planned = plan(sweep, scale, out, overrides or [], smoke)
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    troubles = _train(planned, deadline, workers, say)
+    done = [
+        Done(one, read_json(one.recipe.folder() / SUMMARY), one.recipe.folder())
+        for one in planned
+        if (one.recipe.folder() / SUMMARY).is_file()
+    ]
+    if not done:
+        raise TrainingFailed(f"experiment '{name}' has no finished run yet; {troubles[-1]}")
+    finding = STUDIES[sweep.study](done, planned, sweep.options)
+    told = {"name": label, "scale": "smoke" if smoke else scale, "command": _command(name, scale, smoke, overrides)}
+    _write(sweep, finding, done, len(planned), out, told)
+    _show(sweep, finding, out, told, say)
+    return troubles
+
+
+def _train(planned: list[Planned], deadline: float | None, workers: int, say: Callable[[str], None]) -> list[str]:
+    if workers > 1:
+        return _train_beside(planned, workers, say)
+    troubles = []
+    for number, one in enumerate(planned, 1):
+        head = f"{number}/{len(planned)} {one.recipe.folder().name}"
+        try:
+            summary = train(one.recipe, resume=True, verbose=False, deadline=deadline).summary
+        except Stopped:
+            troubles.append(f"{head}: time is up; the same command goes on from here")
+            break
+        except (UserError, TrainingFailed) as error:
+            troubles.append(f"{head}: {error}")
+            say(troubles[-1])
+            continue
+        say(f"{head}: {summary['student_accuracy']:.2f} %")
+    return troubles
+
+
+def _train_beside(planned: list[Planned], workers: int, say: Callable[[str], None]) -> list[str]:
+    """Runs that nobody teaches first, then those that they teach; each wave side by side."""
+    waves = [[one for one in planned if bool(one.cell.teacher) == taught] for taught in (False, True)]
+    for wave in waves:
+        recipes = _on_devices([one.recipe for one in wave])
+        for number, summary in enumerate(train_many(recipes, workers) if recipes else (), 1):
+            say(f"{number}/{len(wave)} {summary['name']} seed {summary['seed']}: {summary['student_accuracy']:.2f} %")
+    return []
+
+
+def _on_devices(recipes: list[Recipe]) -> list[Recipe]:
+    """Recipes that take any device, each on the next GPU where there are several."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if count > 1:
+        for number, recipe in enumerate(recipes):
+            recipe.device = f"cuda:{number % count}" if recipe.device == "auto" else recipe.device
+    return recipes
+
+
+def _command(name: str, scale: str, smoke: bool, overrides: Iterable[str] | None) -> str:
+    # Where data lie is the reader's own; everything else makes these figures again.
+    kept = [shlex.quote(text) for text in overrides or () if not text.startswith("data.path=")]
+    flags = [*(["--scale", scale] if scale != SMALL else []), *(["--smoke"] if smoke else [])]
+    return " ".join(["spikedistill", "experiment", name, *kept, *flags])
+
+
+def _write(sweep: Sweep, finding: Finding, done: list[Done], planned: int, out: Path, told: dict[str, str]) -> None:
+    pictures = [
+        {"files": save(picture, out), "caption": picture.caption, "name": picture.name} for picture in finding.pictures
+    ]
+    content: dict[str, Any] = {
+        **told,
+        "title": sweep.title,
+        "source": sweep.source,
+        "about": _about(sweep, told["scale"]),
+        "runs": {"finished": len(done), "planned": planned},
+        "seeds": sorted({one.planned.seed for one in done}),
+        **{key: sorted({str(one.summary[key]) for one in done}) for key in ("device", "torch", "commit")},
+        "tables": [to_data(table) for table in finding.tables],
+        "pictures": pictures,
+        "notes": list(finding.notes),
+        "data": finding.data,
+    }
+    write_json(out / RECORD, content)
+    body = [
+        f"# {sweep.title}",
+        f"{sweep.source}. {content['about']}".strip(),
+        *(to_markdown(table) for table in finding.tables),
+        *(f"![{picture['caption']}]({picture['files'][0]})\n\n{picture['caption']}" for picture in pictures),
+        *finding.notes,
+        f"{_provenance(content)}. Made by `{told['command']}`.",
+    ]
+    write_durably(out / TABLES, ("\n\n".join(body) + "\n").encode())
+    write_report(find_runs([out]), out / PAGE, title=sweep.title)
+
+
+def _about(sweep: Sweep, scale: str) -> str:
+    size = {SMALL: f"At a size for two processors: {sweep.small.about}." if sweep.small.about else "", PAPER: ""}
+    smoke = "A smoke run: whether everything works, not what the figures are."
+    return " ".join(filter(None, (sweep.about, size.get(scale, smoke)))).strip()
+
+
+def _provenance(content: dict[str, Any]) -> str:
+    runs = content["runs"]
+    return (
+        f"{runs['finished']} of {runs['planned']} runs, seeds {' '.join(map(str, content['seeds']))}, device "
+        f"{' / '.join(content['device'])}, torch {' / '.join(content['torch'])}, commit {' / '.join(content['commit'])}"
+    )
+
+
+def _show(sweep: Sweep, finding: Finding, out: Path, told: dict[str, str], say: Callable[[str], None]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    say(f"{sweep.title} ({sweep.source})")
+    if told["scale"] == "smoke":
+        say("a smoke run: whether everything works, not what the figures are")
+    for table in finding.tables:
+        print_table(table, console)
+    say(f"report: {out / PAGE}")

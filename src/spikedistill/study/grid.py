@@ -1,0 +1,111 @@
+"""A table of accuracies: rows by columns of runs, beside the published one; its picture has one panel for each.
+
+Options: ``first`` (heading of the rows), ``ordered`` (rows are steps of one quantity: points are joined), ``times``
+(a second table and panel with the time per epoch).
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from spikedistill.study.base import Done, Finding, Picture, Table, Value, accuracies, by_label
+from spikedistill.study.draw import COLOURS, MARKS, categories, panels, place
+from spikedistill.sweep import Planned
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def grid(runs: list[Done], planned: list[Planned], options: Mapping[str, Any]) -> Finding:
+    """The study."""
+    accuracy = _table(runs, planned, options, "Accuracy on the test images after the last epoch, %")
+    tables = [accuracy]
+    if options.get("times"):
+        tables.append(_times(runs, planned, options))
+    ordered = bool(options.get("ordered"))
+
+    def draw(figure: Figure) -> None:
+        ours, theirs = panels(figure, 2)
+        _panel(ours, accuracy, ordered, published=False)
+        _panel(theirs, accuracy, ordered, published=True)
+        handles, labels = ours.get_legend_handles_labels()
+        if len(labels) > 1:
+            figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+
+    caption = "Left: these runs, mean and standard deviation over seeds. Right: the published figures."
+    return Finding(tuple(tables), (Picture("accuracy", caption, draw),))
+
+
+def _table(runs: list[Done], planned: list[Planned], options: Mapping[str, Any], title: str) -> Table:
+    done = by_label(runs)
+    rows = list(dict.fromkeys(one.cell.row for one in planned))
+    columns = list(dict.fromkeys(one.cell.column for one in planned))
+    found: dict[tuple[str, str], Value] = {}
+    for one in planned:
+        figure = one.published
+        found[one.cell.row, one.cell.column] = Value(accuracies(done.get(one.cell.label, [])), figure)
+    empty = Value()
+    lines = tuple((row, tuple(found.get((row, column), empty) for column in columns)) for row in rows)
+    return Table(title, str(options.get("first", "")), tuple(columns), lines)
+
+
+def _times(runs: list[Done], planned: list[Planned], options: Mapping[str, Any]) -> Table:
+    """Seconds an epoch, and how many times the first row's that is."""
+    done = by_label(runs)
+    published = options.get("times") if isinstance(options.get("times"), Mapping) else {}
+    assert isinstance(published, Mapping)
+    seconds = {
+        one.cell.label: tuple(_seconds(run) for run in done[one.cell.label])
+        for one in planned
+        if one.cell.label in done
+    }
+    first = planned[0].cell.label
+    base = Value(seconds.get(first, ())).mean
+    base_published = published.get(first)
+    lines = []
+    for label, row in dict.fromkeys((one.cell.label, one.cell.row or one.cell.column) for one in planned):
+        printed = published.get(label)
+        own = Value(seconds.get(label, ()), printed, 1, " s")
+        share = Value(
+            () if own.mean is None or not base else (own.mean / base,),
+            None if printed is None or not base_published else printed / base_published,
+        )
+        lines.append((row, (own, share)))
+    note = "median over the epochs of a run, on the machine of these runs"
+    return Table("Time per epoch", str(options.get("first", "")), ("time", "times the first"), tuple(lines), (note,))
+
+
+def _seconds(run: Done) -> float:
+    return statistics.median(value for value in run.metrics["seconds"] if value is not None)
+
+
+def _panel(panel: Axes, table: Table, ordered: bool, published: bool) -> None:
+    names = [name for name, _ in table.rows]
+    for index, column in enumerate(table.columns):
+        values = [cells[index] for _, cells in table.rows]
+        points = []
+        for number, value in enumerate(values):
+            assert isinstance(value, Value)
+            height = value.published if published else value.mean
+            if isinstance(height, float | int):
+                shift = 0.0 if ordered else place(index, len(table.columns))
+                points.append((number + shift, height, 0.0 if published else value.sd or 0.0))
+        if points:
+            across, up, spread = zip(*points, strict=True)
+            panel.errorbar(
+                across,
+                up,
+                spread,
+                fmt=MARKS[index % len(MARKS)],
+                linestyle="-" if ordered else "none",
+                color=COLOURS[index % len(COLOURS)],
+                markerfacecolor="white" if published else None,
+                capsize=3,
+                label=column,
+            )
+        elif not published:
+            panel.errorbar([], [], fmt=MARKS[index % len(MARKS)], color=COLOURS[index % len(COLOURS)], label=column)
+    categories(panel, names, "published, %" if published else "these runs, accuracy in %")

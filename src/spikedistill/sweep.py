@@ -1,0 +1,218 @@
+"""Experiments as files: a list of runs with their place in a table, at the paper's size and at one for two processors.
+
+For example::
+
+    title: Deep spiking ResNets with and without a teacher
+    source: SAKD section 4.2, table 4
+    study: grid
+    options: {ordered: true}
+    smoke: [resnet18-ann, resnet18-snn, resnet18-sakd]
+    small:
+      about: ResNets of width 8, 4,000 training images, 12 epochs
+      set: {student.width: 8, teacher.width: 8, data.subset: 4000, epochs: 12, teacher.epochs: 12}
+      without: [resnet152-snn]
+    runs:
+      - {recipe: sakd-cifar10-resnet18, label: resnet18-ann, trains: teacher, row: ResNet-18, column: ANN}
+      - {recipe: sakd-cifar10-resnet18-snn, label: resnet18-snn, row: ResNet-18, column: plain SNN}
+      - {recipe: sakd-cifar10-resnet18, label: resnet18-sakd, teacher: resnet18-ann, row: ResNet-18, column: SAKD}
+
+The recipes are the paper's; what stands under ``small`` changes them. A setting of the teacher is left out where a
+recipe has none. The published figure of a run is its recipe's, unless it has a ``published`` of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from spikedistill.assembly import teacher_recipe
+from spikedistill.errors import UserError, unknown
+from spikedistill.recipe import FORBID, Recipe
+from spikedistill.recipebook import read_recipe, smoke_size
+
+SMALL, PAPER = "small", "paper"
+TINY_STEPS, TINY_SIDE, TINY_IMAGES, TINY_WIDTH = 2, 8, 40, 4
+SCALES = (SMALL, PAPER)
+
+
+class Cell(BaseModel):
+    """A run and its place in the table.
+
+    Attributes:
+        recipe: a shipped recipe or a file.
+        label: names its run folders.
+        row, column: its place in the table.
+        trains: the recipe's student, or its teacher (the ANN).
+        teacher: label of an earlier run whose network of the same seed teaches.
+        published: figure in percent, or a word that is printed in its place; None takes the recipe's figure (for a
+            teacher, that of the recipe's teacher).
+        set: dotted settings at any scale; ``small`` more of them at the small scale.
+    """
+
+    model_config = FORBID
+    recipe: str
+    label: str
+    row: str = ""
+    column: str = ""
+    trains: Literal["student", "teacher"] = "student"
+    teacher: str | None = None
+    published: float | str | None = None
+    set: dict[str, Any] = {}
+    small: dict[str, Any] = {}
+
+
+class Scale(BaseModel):
+    """What makes the runs fit: settings for all of them, other seeds, runs left out, and a sentence about it."""
+
+    model_config = FORBID
+    about: str = ""
+    seeds: list[int] | None = None
+    set: dict[str, Any] = {}
+    without: list[str] = []
+
+
+class Sweep(BaseModel):
+    """An experiment. ``options`` are the study's; ``smoke`` are the labels that a smoke run makes."""
+
+    model_config = FORBID
+    title: str
+    source: str
+    about: str = ""
+    study: str
+    options: dict[str, Any] = {}
+    seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
+    set: dict[str, Any] = {}
+    small: Scale = Scale()
+    smoke: list[str] = Field(min_length=1)
+    runs: list[Cell] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of an experiment.
+
+    Attributes:
+        cell: its place.
+        seed: its seed.
+        recipe: resolved, its folder included.
+        published: the figure to stand beside, in percent, or a word in its place.
+    """
+
+    cell: Cell
+    seed: int
+    recipe: Recipe
+    published: float | str | None
+
+
+def list_experiments() -> list[str]:
+    """The names of the shipped experiments, sorted."""
+    folder = resources.files("spikedistill") / "experiments"
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def read_sweep(name_or_path: str) -> Sweep:
+    """Reads an experiment, by shipped name or from a YAML file.
+
+    Raises:
+        UserError: no such experiment, not YAML, a wrong key or type, a label that is not there.
+    """
+    import yaml
+
+    shipped = list_experiments()
+    if name_or_path in shipped:
+        text = (resources.files("spikedistill") / "experiments" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    elif Path(name_or_path).is_file():
+        text = Path(name_or_path).read_text(encoding="utf-8")
+    else:
+        raise unknown("experiment", name_or_path, shipped)
+    try:
+        sweep = Sweep.model_validate(yaml.safe_load(text))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if not isinstance(error, ValidationError):
+            reason = str(error).splitlines()[0]
+            raise UserError(f"experiment '{name_or_path}' cannot be read as YAML: {reason}") from None
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        message = first["msg"][0].lower() + first["msg"][1:]
+        raise UserError(f"experiment '{name_or_path}': {where}: {message}") from None
+    _check_labels(sweep, name_or_path)
+    return sweep
+
+
+def _check_labels(sweep: Sweep, name: str) -> None:
+    labels: list[str] = []
+    for cell in sweep.runs:
+        if cell.label in labels:
+            raise UserError(f"experiment '{name}' has two runs '{cell.label}'; each needs a label of its own")
+        if cell.teacher is not None and cell.teacher not in labels:
+            raise unknown(f"teacher of '{cell.label}' (the label of an earlier run)", cell.teacher, labels)
+        labels.append(cell.label)
+    for label in [*sweep.smoke, *sweep.small.without]:
+        if label not in labels:
+            raise unknown(f"label in experiment '{name}'", label, labels)
+
+
+def plan(sweep: Sweep, scale: str, out: Path, overrides: list[str], smoke: bool = False) -> list[Planned]:
+    """The runs in the order in which they are made: all of the first seed first.
+
+    Args:
+        sweep: the experiment.
+        scale: ``small`` or ``paper``.
+        out: the folder below which the run folders lie.
+        overrides: dotted overrides ``key=value`` for all runs.
+        smoke: one seed, only the runs named for it, each shrunk to seconds.
+
+    Raises:
+        UserError: an unknown scale, recipe or key.
+    """
+    if scale not in SCALES:
+        raise unknown("scale", scale, SCALES)
+    small = sweep.small if scale == SMALL else Scale()
+    seeds = [sweep.seeds[0]] if smoke else small.seeds or sweep.seeds
+    cells = [
+        cell for cell in sweep.runs if cell.label not in small.without and (not smoke or cell.label in sweep.smoke)
+    ]
+    return [_planned(sweep, cell, small, scale, seed, out, overrides, smoke) for seed in seeds for cell in cells]
+
+
+def _planned(
+    sweep: Sweep, cell: Cell, small: Scale, scale: str, seed: int, out: Path, overrides: list[str], smoke: bool
+) -> Planned:
+    paper = read_recipe(cell.recipe)
+    own = sweep.set | small.set | cell.set | (cell.small if scale == SMALL else {})
+    folder = out / f"{cell.label}-seed{seed}"
+    settings = [*(f"{key}={json.dumps(value)}" for key, value in own.items()), *overrides]
+    if paper.teacher is None:
+        settings = [text for text in settings if not text.startswith("teacher.")]
+    recipe = read_recipe(cell.recipe, [*settings, f"seed={seed}", f"out={json.dumps(str(folder))}"])
+    recipe = _tiny(smoke_size(recipe)) if smoke else recipe
+    recipe.name = cell.label
+    published = paper.published
+    figure = published.figure if published else None
+    if scale == SMALL:
+        recipe.published = None  # a figure of another size, which only the experiment's own table may stand beside
+    if cell.trains == "teacher":
+        if recipe.teacher is None:
+            raise UserError(f"run '{cell.label}' trains a teacher, but recipe '{cell.recipe}' has no section 'teacher'")
+        recipe = teacher_recipe(recipe, folder).model_copy(update={"name": cell.label})
+        figure = published.teacher if published else None
+    elif cell.teacher is not None:
+        if recipe.teacher is None:
+            raise UserError(f"run '{cell.label}' names a teacher, but recipe '{cell.recipe}' has no section 'teacher'")
+        recipe.teacher.path = str(out / f"{cell.teacher}-seed{seed}")
+    return Planned(cell, seed, recipe, cell.published if cell.published is not None else figure)
+
+
+def _tiny(recipe: Recipe) -> Recipe:
+    """A smoke recipe made smaller still: an experiment has several, and compiling kernels would not pay."""
+    steps = min(TINY_STEPS, recipe.timesteps)
+    data = replace(recipe.data, size=TINY_SIDE if recipe.data.size else None, subset=TINY_IMAGES)
+    for model in (recipe.student, recipe.teacher):
+        if model is not None and model.width is not None:
+            model.width = min(TINY_WIDTH, model.width)
+    return recipe.model_copy(update={"timesteps": steps, "data": data})
