@@ -1,9 +1,10 @@
 import torch
 
-from spikedistill.data import DataSettings, ImageSet, list_data, nominal_shape, open_data
-from spikedistill.data.catalogue import DIGITS, HUB
+from spikedistill.data import DataSettings, ImageSet, SimulatorSettings, list_data, nominal_shape, open_data
+from spikedistill.data.catalogue import DIGITS, HUB, VARIATIONS
 from spikedistill.data.digits import read_digits
 from spikedistill.data.normalise import measured
+from spikedistill.data.recordings import RECORDINGS
 
 
 def test_fixed_split_is_stratified_and_disjoint():
@@ -56,9 +57,10 @@ def test_seed_changes_training_images_but_not_test_images():
 
 
 def test_every_listed_data_set_has_constants_of_its_own():
-    assert set(list_data()) == {"digits", *HUB}
-    constants = [(known.mean, known.std) for known in HUB.values()]
+    assert set(list_data()) == {"digits", *VARIATIONS, *HUB, *RECORDINGS}
+    constants = [(known.mean, known.std) for known in [DIGITS, *VARIATIONS.values(), *HUB.values()]]
     assert len(set(constants)) == len(constants)
+    assert all(line and "\n" not in line for line in list_data().values())
 
 
 def test_measured_constants_equal_the_float64_formula():
@@ -70,7 +72,11 @@ def test_measured_constants_equal_the_float64_formula():
 
 
 def test_nominal_shape_is_the_shape_after_opening():
-    for settings in (DataSettings(), DataSettings(size=12), DataSettings(channels=3, size=9)):
+    camera = {"simulator": SimulatorSettings(side=20, loops=1), "subset": 20, "test_subset": 10}
+    for settings in (
+        *(DataSettings(), DataSettings(size=12), DataSettings(channels=3, size=9), DataSettings(**camera)),
+        DataSettings(name="digits-rotated", size=10),
+    ):
         channels, height, width = open_data(settings, seed=0).info.shape
         assert height == width
         assert nominal_shape(settings) == (channels, height)

@@ -34,7 +34,7 @@ def trained(digits: tuple[Tensor, Tensor]) -> sd.Network:
     sizes = {"num_classes": CLASSES, "in_channels": 1, "image_size": 8, "width": 8}
     network = sd.create_model("2conv", **sizes, spiking=True, timesteps=4, neuron=sd.LIF(surrogate="arctan"))
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
-    for _ in range(2):
+    for _ in range(3):
         for rows in torch.randperm(len(images)).split(64):
             optimizer.zero_grad()
             F.cross_entropy(network(images[rows]), labels[rows]).backward()

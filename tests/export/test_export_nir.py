@@ -26,7 +26,10 @@ from spikedistill.models.features import taps
 from spikedistill.models.registry import options_of
 
 SIZES = {"2conv": 8, "lenet5": 12, "vgg11": 8, "vgg13": 8, "vgg16": 8}
-EXPRESSIBLE = [name for name in sd.list_models() if name != "spikformer-tiny"]
+# Attention is more than NIR can say; ResNets of 101 and 152 layers are that of 50 with more of the same blocks.
+EXPRESSIBLE = [
+    name for name in sd.list_models() if not name.startswith("spikformer") and name[-3:] not in ("101", "152")
+]
 
 
 def test_a_thousand_digits_have_the_same_spikes_and_predictions(trained, digits, tmp_path: Path):

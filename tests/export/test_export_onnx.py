@@ -14,7 +14,7 @@ from torch import nn
 
 import spikedistill as sd
 from spikedistill.export import About
-from spikedistill.export.onnx_file import compare_logits, onnx_bytes
+from spikedistill.export.onnx_file import Unrolled, compare_logits, onnx_bytes
 
 
 def run(path: Path, images: torch.Tensor) -> torch.Tensor:
@@ -40,27 +40,38 @@ def test_onnxruntime_gives_the_same_logits(trained, digits, tmp_path: Path):
 def test_a_calibrated_twin_with_a_soft_reset(digits):
     torch.manual_seed(0)
     images = digits[0][:32]
-    network = nn.Sequential(
-        *(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)),
-    )
-    settle(network, images)
-    twin = sd.spikify(network, 3, sd.IF(reset="soft"), example_input=images, calibration=images)
-    agreement = compare_logits(twin, onnx_bytes(twin, images[:1], About(3)), images)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)).eval()
+    twin = sd.spikify(network, 2, sd.IF(reset="soft"), example_input=images, calibration=images)
+    agreement = compare_logits(twin, onnx_bytes(twin, images[:1], About(2)), images)
     assert agreement.predictions == 32
     assert agreement.logits < 1e-4
 
 
-def test_attention_and_a_learned_decay_on_drawn_spikes():
-    """What NIR cannot hold; Poisson coded, so the file takes the sequence."""
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+@pytest.mark.parametrize("fires_on", [">=", ">"])
+def test_an_unrolled_neuron_is_the_neuron(reset: str, fires_on: str):
+    currents = torch.randn(6, 50).div(0.25).round().mul(0.25)  # so that potentials hit the threshold itself
+    for neuron in (sd.LIF(0.5, reset=reset, fires_on=fires_on), sd.IF(0.5, reset=reset, fires_on=fires_on), sd.PLIF()):
+        assert torch.equal(Unrolled(neuron)(currents), neuron(currents).detach())
+
+
+def drawn(name: str, side: int, **sizes: int) -> sd.Network:
+    """A network of neurons with a decay of their own on Poisson coded images; the file takes the sequence."""
     from spikedistill.spiking.encoding import PoissonEncoding
 
     torch.manual_seed(0)
-    sizes = {"num_classes": 5, "in_channels": 3, "width": 8, "depth": 1, "heads": 1}
-    network = sd.create_model("spikformer-tiny", **sizes, spiking=True, timesteps=2, neuron=sd.PLIF(0.6, fires_on=">"))
-    images = torch.rand(6, 3, 8, 8)
-    settle(network, images)
+    neuron = sd.PLIF(0.6, threshold=0.3, fires_on=">")
+    network = sd.create_model(name, num_classes=5, in_channels=3, **sizes, spiking=True, timesteps=2, neuron=neuron)
+    settle(network, torch.rand(6, 3, side, side))
     network.encoding = PoissonEncoding((0.0,) * 3, (1.0,) * 3)
+    return network
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["spikformer-tiny", "ms-resnet18", "pyramidnet18"])
+def test_large_graphs(name: str):
+    sizes = {"width": 8, "depth": 1, "heads": 1} if name == "spikformer-tiny" else {"width": 4}
+    network, images = drawn(name, 8, **sizes), torch.rand(6, 3, 8, 8)
     agreement = compare_logits(network, onnx_bytes(network, images[:2], About(2, "poisson")), images)
     assert agreement.predictions == 6
     assert agreement.logits < 1e-4

@@ -1,6 +1,7 @@
 """A user's own torch data sets."""
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -105,19 +106,17 @@ def _names(classes: Any) -> tuple[str, ...] | None:
 
 
 def _names_from_labels(labels: Tensor) -> tuple[str, ...]:
-    if int(labels.max()) >= len(labels):
-        raise UserError(
-            f"the training data set has {len(labels)} items and labels up to {int(labels.max())}; number the classes "
-            "from 0, or pass classes="
-        )
-    check_labels(labels, max(int(labels.max()) + 1, 1), "the training data set")
-    empty = (torch.bincount(labels) == 0).nonzero().flatten().tolist()
+    last = int(labels.max())
+    check_labels(labels, max(last + 1, 1), "the training data set")
+    present = set(labels.unique().tolist())
+    # Labels may be numbers such as identities, so many that a count of each would fill the memory.
+    empty = list(islice((number for number in range(last + 1) if number not in present), 5))
     if empty:
         raise UserError(
-            f"the training data set has labels up to {int(labels.max())} but none of {empty[:5]}; number the classes "
-            "from 0, or pass classes="
+            f"the training data set has labels up to {last} but none of {empty}; number the classes from 0, or pass "
+            "classes="
         )
-    return tuple(str(number) for number in range(int(labels.max()) + 1))
+    return tuple(str(number) for number in range(last + 1))
 
 
 def _source(dataset: Any, workers: int, shape: tuple[int, ...], classes: int) -> Indexed:

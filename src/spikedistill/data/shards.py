@@ -169,7 +169,7 @@ def _chunks(source: ShardSet, reading: Reading, skip: int) -> Any:
 
 
 def _one_by_one(rows: Any) -> dict[str, int]:
-    # datasets 5 would otherwise fill the buffer from ten shards in threads, which here takes seconds an epoch.
+    # datasets 5 would otherwise fill the buffer from ten shards in threads and wait seconds for them to end.
     option = "max_buffer_input_shards"
     return {option: 1} if option in signature(rows.shuffle).parameters else {}
 

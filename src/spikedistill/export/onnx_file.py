@@ -25,7 +25,7 @@ LIMIT = 2**31 - 2**20
 """Bytes of weights that one ONNX file can hold (protobuf's two gigabytes)."""
 
 
-class _Unrolled(nn.Module):
+class Unrolled(nn.Module):
     """A neuron in operators that ONNX has; without gradients."""
 
     def __init__(self, neuron: LIF) -> None:
@@ -77,7 +77,7 @@ def onnx_bytes(network: nn.Module, images: Tensor, about: About) -> bytes:
     images = images.float().cpu()
     example = encoded(plain, torch.cat([images.narrow(dim, 0, 1)] * 2, dim))
     for spike in layers_of(plain).values():
-        spike.neuron = _Unrolled(spike.neuron)  # type: ignore[assignment]
+        spike.neuron = Unrolled(spike.neuron)  # type: ignore[assignment]
     with torch.no_grad(), _quietly():
         try:
             program = torch.onnx.export(

@@ -1,13 +1,15 @@
 """A table of accuracies: rows by columns of runs, beside the published one; its picture has one panel for each.
 
-Options: ``first`` (heading of the rows), ``ordered`` (rows are steps of one quantity: points are joined), ``times``
-(a second table and panel with the time per epoch).
+Options: ``first`` (heading of the rows), ``ordered`` (rows are steps of one quantity: points are joined), ``reference``
+(label of a run that is no cell, drawn as a level: the teacher), ``times`` (published seconds an epoch by label: a second
+table with ours).
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from spikedistill.study.base import Done, Finding, Picture, Table, Value, accuracies, by_label
@@ -21,7 +23,12 @@ if TYPE_CHECKING:
 
 def grid(runs: list[Done], planned: list[Planned], options: Mapping[str, Any]) -> Finding:
     """The study."""
-    accuracy = _table(runs, planned, options, "Accuracy on the test images after the last epoch, %")
+    level = next((one for one in planned if one.cell.label == options.get("reference")), None)
+    reference = Value(accuracies(run for run in runs if level and run.label == level.cell.label))
+    if level is not None:
+        reference = replace(reference, published=level.published)
+    planned = [one for one in planned if one.cell.row]
+    accuracy = _table(runs, planned, options, "Accuracy on the test images after the last epoch, %", reference)
     tables = [accuracy]
     if options.get("times"):
         tables.append(_times(runs, planned, options))
@@ -29,17 +36,18 @@ def grid(runs: list[Done], planned: list[Planned], options: Mapping[str, Any]) -
 
     def draw(figure: Figure) -> None:
         ours, theirs = panels(figure, 2)
-        _panel(ours, accuracy, ordered, published=False)
-        _panel(theirs, accuracy, ordered, published=True)
+        _panel(ours, accuracy, ordered, reference.mean, published=False)
+        _panel(theirs, accuracy, ordered, reference.published, published=True)
         handles, labels = ours.get_legend_handles_labels()
         if len(labels) > 1:
             figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
 
     caption = "Left: these runs, mean and standard deviation over seeds. Right: the published figures."
+    caption += " Dashed: the teacher." if level else ""
     return Finding(tuple(tables), (Picture("accuracy", caption, draw),))
 
 
-def _table(runs: list[Done], planned: list[Planned], options: Mapping[str, Any], title: str) -> Table:
+def _table(runs: list[Done], planned: list[Planned], options: Mapping[str, Any], title: str, reference: Value) -> Table:
     done = by_label(runs)
     rows = list(dict.fromkeys(one.cell.row for one in planned))
     columns = list(dict.fromkeys(one.cell.column for one in planned))
@@ -49,7 +57,9 @@ def _table(runs: list[Done], planned: list[Planned], options: Mapping[str, Any],
         found[one.cell.row, one.cell.column] = Value(accuracies(done.get(one.cell.label, [])), figure)
     empty = Value()
     lines = tuple((row, tuple(found.get((row, column), empty) for column in columns)) for row in rows)
-    return Table(title, str(options.get("first", "")), tuple(columns), lines)
+    teacher = f"the teacher: {reference.ours()}, published {reference.theirs()}"
+    notes = (teacher,) if reference.values or reference.published else ()
+    return Table(title, str(options.get("first", "")), tuple(columns), lines, notes)
 
 
 def _times(runs: list[Done], planned: list[Planned], options: Mapping[str, Any]) -> Table:
@@ -82,7 +92,9 @@ def _seconds(run: Done) -> float:
     return statistics.median(value for value in run.metrics["seconds"] if value is not None)
 
 
-def _panel(panel: Axes, table: Table, ordered: bool, published: bool) -> None:
+def _panel(panel: Axes, table: Table, ordered: bool, level: float | str | None, *, published: bool) -> None:
+    if isinstance(level, float | int):
+        panel.axhline(level, color="#222222", linestyle="--", linewidth=1)
     names = [name for name, _ in table.rows]
     for index, column in enumerate(table.columns):
         values = [cells[index] for _, cells in table.rows]
