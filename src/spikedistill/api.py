@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +72,7 @@ def distill(
     import copy
 
     from spikedistill.assembly import Parts, check_frames, needs_trained_teacher
+    from spikedistill.build import with_features
     from spikedistill.methods.base import JOINT_TEACHER
     from spikedistill.recipe import parse
     from spikedistill.run import execute, refuse_occupied
@@ -111,7 +111,7 @@ def distill(
         raise UserError(
             f"method '{recipe.method['name']}' with init '{init}' needs a teacher; pass a trained ANN: teacher="
         )
-    taught_by = _with_features(copy.deepcopy(teacher), data) if teacher is not None else None
+    taught_by = with_features(copy.deepcopy(teacher), data.info.shape) if teacher is not None else None
     return execute(Parts(recipe, data, student, taught_by), resume=resume, verbose=verbose)
 
 
@@ -149,21 +149,6 @@ def _twin(student: nn.Module) -> nn.Module:
         raise UserError("this method trains an ANN beside the SNN; pass the untrained ANN of your network: teacher=")
     section = dict(settings)
     return create_model(section.pop("model"), **section.pop("options"), **section)
-
-
-def _with_features(teacher: nn.Module, data: Data) -> nn.Module:
-    """A teacher that names no features, rebuilt so that it does; as it is where that cannot be done."""
-    import torch
-
-    from spikedistill.models.twin import Twin, retrace
-
-    if isinstance(teacher, Twin) or isinstance(getattr(teacher, "stages", None), Mapping):
-        return teacher
-    place = next(teacher.parameters(), torch.zeros(()))
-    try:
-        return retrace(teacher, torch.zeros(1, *data.info.shape, device=place.device, dtype=place.dtype))
-    except UserError:
-        return teacher
 
 
 def _data_section(train: Any, validation: float, augment: tuple[str, ...], workers: int) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from spikedistill.build import load_teacher, make_network, resolved
+from spikedistill.build import PRETRAINED, load_teacher, make_network, resolved
 from spikedistill.data import Data, DataInfo, open_data
 from spikedistill.engine.devices import resolve_device, resolve_precision
 from spikedistill.errors import UserError
 from spikedistill.methods.base import JOINT_TEACHER, check_classes
+from spikedistill.models.elsewhere import PREFIX
 from spikedistill.recipe import ModelSettings, Recipe
 from spikedistill.transfer import TRANSFERS
 
@@ -74,13 +75,16 @@ def _trained_teacher(recipe: Recipe, data: Data, student: nn.Module) -> nn.Modul
         name = recipe.method["name"]
         raise UserError(f"method '{name}' needs a teacher: add a section 'teacher' with a model or a path")
     if section.path is None:
+        if section.model is not None and section.model.startswith(PREFIX):
+            raise UserError(f"teacher.model '{section.model}' is not trained here; set teacher.path={PRETRAINED}")
         recipe.teacher = resolved(section, data.info, "teacher")
         _rehearse(recipe, data, student)
         return None
     path = Path(section.path)
-    if not path.exists():
+    if not path.exists() and section.path != PRETRAINED:
         raise UserError(f"no teacher at teacher.path '{path}'")
-    teacher = load_teacher(recipe, section if path.is_dir() else resolved(section, data.info, "teacher"), path)
+    section = section if path.is_dir() else resolved(section, data.info, "teacher")
+    teacher = load_teacher(recipe, section, path, data.info.shape)
     check_classes(student, teacher, torch.zeros(1, *data.info.shape))
     return teacher
 

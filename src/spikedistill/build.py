@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from spikedistill.data import DataInfo
 from spikedistill.documents import read_yaml
 from spikedistill.errors import UserError
 from spikedistill.models import Network, create_model
+from spikedistill.models.elsewhere import PREFIX, from_timm
 from spikedistill.models.registry import options_of
-from spikedistill.recipe import ModelSettings, Recipe, parse
+from spikedistill.models.rescale import Normalisation, see_as
+from spikedistill.models.twin import Twin, retrace
+from spikedistill.recipe import ModelSettings, Recipe, TeacherSettings, parse
 from spikedistill.runfolder import STUDENT, load_state, read_state
 from spikedistill.spiking import LIF
 from spikedistill.spiking.encoding import PoissonEncoding
 
 Settings = TypeVar("Settings", bound=ModelSettings)
+PRETRAINED = "pretrained"
 
 
 def resolved(model: Settings, info: DataInfo, section: str) -> Settings:
@@ -85,16 +91,59 @@ def load_run(folder: Path, network: nn.Module | None = None) -> nn.Module:
     return network.eval()
 
 
-def load_teacher(recipe: Recipe, model: ModelSettings, path: Path) -> nn.Module:
-    """The recipe's teacher from ``teacher.path``: a run folder or a state-dict file.
+def with_features(network: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
+    """A network that names no features, rebuilt so that it does; as it is where that cannot be done.
+
+    Args:
+        network: any network.
+        shape: of an image, ``(C, H, W)``.
+    """
+    if isinstance(network, Twin) or isinstance(getattr(network, "stages", None), Mapping):
+        return network
+    place = next(network.parameters(), torch.zeros(()))
+    try:
+        return retrace(network, torch.zeros(1, *shape, device=place.device, dtype=place.dtype))
+    except UserError:
+        return network
+
+
+def load_teacher(recipe: Recipe, model: TeacherSettings, path: Path, shape: tuple[int, int, int]) -> nn.Module:
+    """The recipe's teacher from ``teacher.path``: a run folder, a state-dict file, or timm's own weights.
+
+    It takes images ``shape``, ``(C, H, W)``, as the data are normalised now and sees them as those that it was trained
+    on.
 
     Raises:
         UserError: nothing there, or it does not fit.
     """
+    network, known = _read_teacher(recipe, model, path)
+    network = with_features(network, shape)
+    given = recipe.normalisation
+    wanted = (model.mean or (known or given or ((), ()))[0], model.std or (known or given or ((), ()))[1])
+    if given is None or not wanted[0]:
+        return network.eval()
+    if any(len(part) != len(given[0]) for part in wanted):
+        raise UserError(
+            f"the teacher's images were normalised with {len(wanted[0])} means and {len(wanted[1])} deviations, but "
+            f"the data have {len(given[0])} channels; set data.channels=, or teacher.mean= and teacher.std="
+        )
+    return see_as(network.eval(), given, wanted)
+
+
+def _read_teacher(recipe: Recipe, model: TeacherSettings, path: Path) -> tuple[nn.Module, Normalisation | None]:
+    """The trained network and what its images were normalised with, where that is known."""
     if path.is_dir():
-        return load_run(path)
+        return load_run(path), read_config(path).normalisation
     if model.model is None:
         raise UserError(f"teacher.path '{path}' holds weights only; say which network they are for: teacher.model=")
-    network = make_network(model, False, recipe)
+    classes, channels = model.num_classes, model.in_channels or 3
+    if str(path) == PRETRAINED:
+        if not model.model.startswith(PREFIX):
+            raise UserError(f"teacher.path is '{PRETRAINED}', which is for models of timm; '{model.model}' is none")
+        return from_timm(model.model, classes, channels, pretrained=True)
+    if model.model.startswith(PREFIX):
+        network, known = from_timm(model.model, classes, channels, pretrained=False)
+    else:
+        network, known = make_network(model, False, recipe), None
     load_state(network, read_state(path), f"'{path}'")
-    return network.eval()
+    return network, known

@@ -66,12 +66,16 @@ class TrainingSettings(BaseModel):
 class TeacherSettings(ModelSettings, TrainingSettings):
     """The teacher: a network by name, and either where it is (``path``) or how it is trained.
 
-    ``path`` is a run folder (its own config says which network it holds) or a state-dict file (.safetensors, or .pt /
-    .pth read with weights_only=True). Without it the teacher is trained first, in the run's own folder ``teacher``.
+    ``path`` is a run folder (its own config says which network it holds), a state-dict file (.safetensors, or .pt and
+    .pth read with weights_only=True), or ``pretrained`` for a model ``timm/...``. Without it the teacher is trained
+    first, in the run's own folder ``teacher``. ``mean`` and ``std`` say what its images were normalised with, where
+    that is not known (it is for a run folder and for timm) and not what the data are normalised with now.
     """
 
     model: str | None = None  # type: ignore[assignment]
     path: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
 
 
 class InitSettings(BaseModel):

@@ -12,7 +12,7 @@ from spikedistill.errors import UserError, unknown
 from spikedistill.models.registry import options_of
 from spikedistill.recipe import Recipe, parse
 
-SMOKE_EPOCHS, SMOKE_BATCH, SMOKE_IMAGES, SMOKE_WIDTH, SMOKE_SIZE = 2, 16, 48, 8, 16
+SMOKE_EPOCHS, SMOKE_BATCH, SMOKE_IMAGES, SMOKE_WIDTH, SMOKE_SIZE, SMOKE_RATE = 2, 16, 48, 8, 16, 0.001
 
 
 def list_recipes() -> list[str]:
@@ -83,11 +83,13 @@ def smoke_size(recipe: Recipe) -> Recipe:
     content |= {"name": f"{recipe.name}-smoke", "epochs": SMOKE_EPOCHS, "batch_size": SMOKE_BATCH, "published": None}
     content["precision"], content["compile"] = "32", False
     content["data"] = smoke_data(recipe)
+    _calm(content)
     _narrow(content["student"])
     if content["teacher"] is not None:
         content["teacher"] |= {"epochs": SMOKE_EPOCHS, "batch_size": SMOKE_BATCH, "path": None}
         content["teacher"]["model"] = content["teacher"]["model"] or content["student"]["model"]
         _narrow(content["teacher"])
+        _calm(content["teacher"])
     return Recipe.model_validate(content)
 
 
@@ -112,6 +114,11 @@ def smoke_data(recipe: Recipe) -> dict[str, Any]:
         events = {"simulator": camera, "frames": recipe.data.frames, "slicing": recipe.data.slicing}
         section |= {"size": None, "channels": None, **events}
     return section
+
+
+def _calm(training: dict[str, Any]) -> None:
+    # Six steps at the rate of a long run make a deep network's features overflow.
+    training["optimizer"]["lr"] = min(training["optimizer"]["lr"], SMOKE_RATE)
 
 
 def _narrow(model: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ from spikedistill.recipe import FORBID, Recipe
 from spikedistill.recipebook import read_recipe, smoke_size
 
 SMALL, PAPER = "small", "paper"
-TINY_STEPS, TINY_SIDE, TINY_IMAGES, TINY_WIDTH = 2, 8, 40, 4
+TINY_STEPS, TINY_SIDE, TINY_IMAGES, TINY_WIDTH = 2, 16, 40, 4
 SCALES = (SMALL, PAPER)
 
 

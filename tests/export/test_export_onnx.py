@@ -14,7 +14,7 @@ from torch import nn
 
 import spikedistill as sd
 from spikedistill.export import About
-from spikedistill.export.onnx_file import Unrolled, compare_logits, onnx_bytes
+from spikedistill.export.onnx_file import Unrolled, compare_logits, onnx_bytes, session_of
 
 
 def run(path: Path, images: torch.Tensor) -> torch.Tensor:
@@ -42,7 +42,7 @@ def test_a_calibrated_twin_with_a_soft_reset(digits):
     images = digits[0][:32]
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)).eval()
     twin = sd.spikify(network, 2, sd.IF(reset="soft"), example_input=images, calibration=images)
-    agreement = compare_logits(twin, onnx_bytes(twin, images[:1], About(2)), images)
+    agreement = compare_logits(twin, session_of(onnx_bytes(twin, images[:1], About(2))), images)
     assert agreement.predictions == 32
     assert agreement.logits < 1e-4
 
@@ -72,7 +72,7 @@ def drawn(name: str, side: int, **sizes: int) -> sd.Network:
 def test_large_graphs(name: str):
     sizes = {"width": 8, "depth": 1, "heads": 1} if name == "spikformer-tiny" else {"width": 4}
     network, images = drawn(name, 8, **sizes), torch.rand(6, 3, 8, 8)
-    agreement = compare_logits(network, onnx_bytes(network, images[:2], About(2, "poisson")), images)
+    agreement = compare_logits(network, session_of(onnx_bytes(network, images[:2], About(2, "poisson"))), images)
     assert agreement.predictions == 6
     assert agreement.logits < 1e-4
 

@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,19 +116,23 @@ def _quietly() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def session_of(content: bytes) -> Any:
+    """The file's contents, ready to run by onnxruntime on the CPU."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
 @torch.no_grad()
-def compare_logits(network: Network | Twin, content: bytes, images: Tensor, rows: int = 50) -> Agreement:
+def compare_logits(network: Network | Twin, session: Any, images: Tensor, rows: int = 50) -> Agreement:
     """Runs the network and the file (by onnxruntime) on the same images, or the same encoded sequences.
 
     Args:
         network: the spiking network, on the CPU, in evaluation mode.
-        content: the file's.
+        session: of the file.
         images: at least one, or sequences.
         rows: images a call.
     """
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     same, largest, dim = 0, 0.0, batch_dim(network, images)
     for part in images.split(rows, dim):
         batch = encoded(network, part)

@@ -11,6 +11,7 @@ from torch import nn
 
 from spikedistill.errors import UserError, unknown
 from spikedistill.models.elastic import elastic_resnet
+from spikedistill.models.elsewhere import PREFIX, from_timm
 from spikedistill.models.msresnet import MsBasicBlock, MsBottleneck, MsResNet
 from spikedistill.models.network import Network, checked_timesteps
 from spikedistill.models.preresnet import PreActResNet
@@ -132,6 +133,8 @@ def list_models() -> list[str]:
 
 def options_of(name: str) -> dict[str, inspect.Parameter]:
     """The keyword options of a registered network beside ``timesteps`` and ``neuron``."""
+    if name.startswith(PREFIX):
+        return {key: inspect.signature(from_timm).parameters[key] for key in ("num_classes", "in_channels")}
     if name not in MODELS:
         raise unknown("model", name, list(MODELS))
     parameters = inspect.signature(MODELS[name]).parameters
@@ -166,6 +169,10 @@ def create_model(
     Raises:
         UserError: unknown name or option, or a value out of range.
     """
+    if name.startswith(PREFIX):
+        raise UserError(
+            f"'{name}' is a teacher's name in a recipe; make it with timm itself, and spiking with sd.spikify"
+        )
     accepted = options_of(name)
     for key in options:
         if key not in accepted:

@@ -11,6 +11,7 @@ from html import escape
 from spikedistill.report import plots
 from spikedistill.report.contents import Block, Part, Report, Section, chart, missing, place
 from spikedistill.report.energy import energies
+from spikedistill.report.experiment import experiments
 from spikedistill.report.latency import latencies
 from spikedistill.report.measured import accuracy_by_timesteps, confusion_matrices, example_spikes, firing_rates
 from spikedistill.report.plots import Dot
@@ -50,6 +51,7 @@ def comparison(block: Block) -> str:
 
 
 SECTIONS: dict[str, Section] = {
+    "Experiment": experiments,
     "Results": results,
     "Learning curves": accuracy_curves,
     "Accuracy against timesteps": accuracy_by_timesteps,

@@ -1,7 +1,7 @@
 """A table of accuracies: rows by columns of runs, beside the published one; its picture has one panel for each.
 
 Options: ``first`` (heading of the rows), ``ordered`` (rows are steps of one quantity: points are joined), ``reference``
-(label of a run that is no cell, drawn as a level: the teacher), ``times`` (published seconds an epoch by label: a second
+(label of a run that is no cell, drawn as a level: the teacher), ``times`` (published seconds an epoch by label: another
 table with ours).
 """
 

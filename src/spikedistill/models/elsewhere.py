@@ -1,0 +1,45 @@
+"""Networks from timm (extra): thousands of pretrained ANNs, under the names ``timm/<timm's name>``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from spikedistill.errors import UserError
+from spikedistill.models.rescale import Normalisation
+
+PREFIX = "timm/"
+
+
+def from_timm(
+    name: str, num_classes: int | None, in_channels: int, pretrained: bool
+) -> tuple[nn.Module, Normalisation]:
+    """A network of timm's and what its images are normalised with.
+
+    Args:
+        name: ``timm/`` and the name that timm knows it by.
+        num_classes: K; None leaves the number that its weights are for.
+        in_channels: C of the images.
+        pretrained: whether to fetch its weights (from the Hugging Face hub, or timm's cache).
+
+    Raises:
+        UserError: timm is not installed, does not know the name, or cannot get the weights.
+    """
+    try:
+        import timm
+    except ImportError:
+        raise UserError(
+            f"model '{name}' comes from timm, which is not installed: pip install 'spikedistill[timm]'"
+        ) from None
+    short = name.removeprefix(PREFIX)
+    settings: dict[str, Any] = {"in_chans": in_channels, "pretrained": pretrained}
+    if num_classes is not None:
+        settings["num_classes"] = num_classes
+    try:
+        network = timm.create_model(short, **settings)
+    except Exception as error:  # timm, its hub and its networks raise many kinds; the name or the network is the user's
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"timm cannot make '{short}': {reason}") from None
+    config = network.pretrained_cfg
+    return network, (tuple(config["mean"]), tuple(config["std"]))

@@ -1,0 +1,88 @@
+"""The section of an experiment: its tables beside the published ones, and its pictures.
+
+An experiment's folder holds its runs and an ``experiment.json``; a page about any of these runs shows it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from spikedistill.errors import UserError
+from spikedistill.report.contents import Part, Report
+from spikedistill.report.runs import Run
+
+RECORD = "experiment.json"
+_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+_PUBLISHED = "published"
+
+
+def experiments(report: Report) -> Part | None:
+    """Every experiment that the runs belong to."""
+    found = [_drawn(folder) for folder in _folders(report.runs)]
+    intro = (
+        "The paper's experiment: figures of these runs beside the published ones, which are of the paper's size and "
+        "data. Accuracies are of the last epoch on the test images unless a table says otherwise."
+    )
+    return Part(intro, "".join(found)) if found else None
+
+
+def _folders(runs: Iterable[Run]) -> list[Path]:
+    places = dict.fromkeys(run.path.resolve().parent for run in runs)
+    return [place for place in places if (place / RECORD).is_file()]
+
+
+def _drawn(folder: Path) -> str:
+    file = folder / RECORD
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        runs = content["runs"]
+        provenance = (
+            f"{runs['finished']} of {runs['planned']} runs, seeds {' '.join(map(str, content['seeds']))}, device "
+            f"{' / '.join(content['device'])}, torch {' / '.join(content['torch'])}, commit "
+            f"{' / '.join(one[:10] for one in content['commit'])}"
+        )
+        about = " ".join(filter(None, (f"{content['source']}.", content["about"])))
+        body = f"<h3>{escape(content['title'])}</h3><p>{escape(about)}</p>"
+        body += "".join(_table(table) for table in content["tables"])
+        body += "".join(_picture(folder, picture) for picture in content["pictures"])
+        body += "".join(f'<p class="note missing">{escape(note)}</p>' for note in content["notes"])
+        body += f"<pre><code>{escape(content['command'])}</code></pre>"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise UserError(f"{file} is not what the command experiment writes ({fault!r})") from fault
+    return f'<div class="experiment">{body}<p class="note">{escape(provenance)}</p></div>'
+
+
+def _table(table: dict[str, Any]) -> str:
+    heads = [str(head) for head in table["heads"]]
+    kinds = [("theirs " if head == _PUBLISHED else "") + "num" for head in heads]
+    head = f'<th scope="col">{escape(heads[0])}</th>'
+    head += "".join(
+        f'<th scope="col" class="{kind}">{escape(text)}</th>' for text, kind in zip(heads[1:], kinds[1:], strict=True)
+    )
+    rows = ""
+    for row in table["rows"]:
+        cells = "".join(
+            f'<td class="{kind}">{escape(str(cell))}</td>' for cell, kind in zip(row[1:], kinds[1:], strict=True)
+        )
+        rows += f'<tr><th scope="row">{escape(str(row[0]))}</th>{cells}</tr>'
+    notes = "".join(f'<p class="note">{escape(str(note))}</p>' for note in table["notes"])
+    drawn = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f'<h4>{escape(table["title"])}</h4><div class="scroll">{drawn}</div>{notes}'
+
+
+def _picture(folder: Path, picture: dict[str, Any]) -> str:
+    """The picture inside the page; the first of its files that is there, by name alone."""
+    for name in picture["files"]:
+        file = folder / Path(name).name
+        kind = _TYPES.get(file.suffix)
+        if kind and file.is_file():
+            data = base64.b64encode(file.read_bytes()).decode()
+            caption = escape(picture["caption"])
+            image = f'<img src="data:{kind};base64,{data}" alt="{caption}">'
+            return f'<figure class="drawing">{image}<figcaption>{caption}</figcaption></figure>'
+    return ""
