@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tempfile
 from pathlib import Path
 
 from targets import FILES, SEPARATOR, WEIGHTS_FROM_ELSEWHERE
@@ -34,9 +33,7 @@ def recipe_seeds() -> list[bytes]:
 
     folder = resources.files("spikedistill") / "recipes"
     texts = [file.read_bytes() for file in sorted(folder.iterdir(), key=str) if file.name.endswith(".yaml")]
-    with_overrides = [
-        texts[index * 7 % len(texts)] + SEPARATOR + text.encode() for index, text in enumerate(OVERRIDES)
-    ]
+    with_overrides = [texts[index * 7 % len(texts)] + SEPARATOR + text.encode() for index, text in enumerate(OVERRIDES)]
     return texts + with_overrides + [text.encode() for text in ODD]
 
 
@@ -78,40 +75,14 @@ def run_seeds(run: Path) -> list[bytes]:
 
 
 def nir_seeds() -> list[bytes]:
-    """A NIR file of a small spiking network, and graphs as nobody should write them."""
-    import nir
-    import numpy as np
+    """A NIR file of a small spiking network, and instructions for ``graphs.written``."""
     import torch
+    from graphs import written
 
     import spikedistill as sd
     from spikedistill.export.about import About
     from spikedistill.export.nir_file import nir_bytes
 
     network = sd.create_model("2conv", num_classes=2, in_channels=1, image_size=4, width=1, spiking=True, timesteps=2)
-    about = About(**_about())
-    seeds = [nir_bytes(network.eval(), torch.zeros(1, 1, 4, 4), about)]
-    ends = {
-        "in": nir.Input({"input": np.array([2])}),
-        "out": nir.Output({"output": np.array([2])}),
-        "a": nir.Threshold(np.ones(2)),
-        "b": nir.Affine(np.ones((2, 2)), np.ones(2)),
-    }
-    for edges in (
-        [("in", "a"), ("a", "b"), ("b", "a"), ("b", "out")],
-        [("in", "a"), ("a", "missing"), ("a", "out")],
-        [("in", "a"), ("a", "out")],
-        [("in", "in"), ("in", "out")],
-        [],
-    ):
-        with tempfile.TemporaryDirectory() as place:
-            path = Path(place) / "graph.nir"
-            try:
-                nir.write(path, nir.NIRGraph(nodes=ends, edges=edges, type_check=False))
-            except Exception:  # NIR itself refuses to write some of these
-                continue
-            seeds.append(path.read_bytes())
-    return seeds
-
-
-def _about() -> dict[str, object]:
-    raise NotImplementedError
+    files = [nir_bytes(network.eval(), torch.zeros(1, 1, 4, 4), About(timesteps=2)), written(b"")]
+    return files + [bytes([first, second, 3, 5, 7, 1]) for first in range(12) for second in range(0, 250, 25)]

@@ -21,6 +21,7 @@ FILES = (
     "checkpoints/step-0000000001.pt",
 )
 WEIGHTS_FROM_ELSEWHERE = "teacher.pt"
+HDF5 = b"\x89HDF"
 
 
 class Workplace:
@@ -115,13 +116,15 @@ def _files(data: bytes) -> dict[str, bytes]:
 
 
 def nir(data: bytes) -> None:
-    """A NIR file: read and, if that succeeds, run on an image of zeros."""
+    """A NIR file, or instructions for changing a good one (see ``graphs``): read and, if it can be, run on zeros."""
     import torch
+    from graphs import written
 
     from spikedistill.export.interpreter import read_nir
 
+    content = data if data.startswith(HDF5) else written(data)
     with suppress(UserError), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        network = read_nir(io.BytesIO(data))
+        network = read_nir(io.BytesIO(content))
         network.timesteps = min(network.timesteps, 3)
         network(torch.zeros(1, *network.shape))

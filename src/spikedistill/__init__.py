@@ -8,6 +8,7 @@ from spikedistill.evaluation.energy import energy
 from spikedistill.exporting import export_nir, export_onnx, read_nir
 from spikedistill.methods import list_methods
 from spikedistill.models import Network, create_model, list_models
+from spikedistill.models.adopt import adopt
 from spikedistill.models.twin import spikify
 from spikedistill.spiking import IF, LIF, PLIF
 
@@ -17,6 +18,7 @@ __all__ = [
     "PLIF",
     "Network",
     "UserError",
+    "adopt",
     "create_model",
     "distill",
     "energy",

@@ -175,7 +175,7 @@ def _method_settings(section: dict[str, Any]) -> Any:
     name = given.pop("name", None)
     if name is None:
         raise UserError(f"the recipe's section 'method' needs a name (one of: {', '.join(sorted(METHODS))})")
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise unknown("method", str(name), list(METHODS))
     kind = METHODS[name].Settings
     try:

@@ -138,3 +138,20 @@ def test_a_method_without_its_teacher_is_refused(name: str, build, images: Tenso
     student = build(getattr(kind, "student_model", "resnet14"), spiking=True)
     with pytest.raises(UserError, match="needs a teacher"):
         kind(student, None, kind.Settings(), images)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_sequence_that_shows_the_image_at_every_step_gives_the_images_losses(
+    make: Make, name: str, images: Tensor, labels: Tensor
+) -> None:
+    """Event frames come as sequences; the student takes them step by step, an ANN sees their mean."""
+    method, student, _ = make(name)
+    timesteps = getattr(student, "timesteps", None) or 3
+    losses = []
+    for given in (images, images.expand(timesteps, *images.shape)):
+        torch.manual_seed(4)
+        again = copy.deepcopy(method).train()
+        losses.append(again(given, labels, Progress(0, 2))[1])
+    assert losses[0].keys() == losses[1].keys()
+    for term, value in losses[0].items():
+        assert torch.allclose(value, losses[1][term], rtol=1e-4, atol=1e-5), term

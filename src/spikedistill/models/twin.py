@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from spikedistill.errors import UserError
 from spikedistill.models.activation import Clock
+from spikedistill.models.adopt import Adopted
 from spikedistill.models.assemble import Site, assemble
 from spikedistill.models.calibrate import calibrate
 from spikedistill.models.folded import Analogue, Program, TwinSpike
@@ -210,7 +211,9 @@ def spikify(
 
 
 def name_of(network: nn.Module) -> str:
-    """What to call a network: by its class, a spikified one by that of the network it was made from."""
+    """What to call a network: by its class, a spikified or adopted one by that of the network it was made from."""
+    if isinstance(network, Adopted):
+        return network.name
     if not isinstance(network, Twin):
         return type(network).__name__
     return f"{network._origin} (spikified)" if network.timesteps is not None else network._origin

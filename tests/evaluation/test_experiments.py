@@ -1,0 +1,199 @@
+"""Every experiment by name: its file, its smoke run, and going on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spikedistill.errors import TrainingFailed, UserError
+from spikedistill.experiment import RECORD, run_experiment
+from spikedistill.study import STUDIES
+from spikedistill.sweep import PAPER, SCALES, SMALL, list_experiments, plan, read_sweep
+
+EXPERIMENTS = list_experiments()
+ASKED_FOR = {
+    "noise",
+    "noise-mnist",
+    "convergence",
+    "depth",
+    "position",
+    "transform-distance",
+    "beta",
+    "teachers",
+    "teachers-kdsnn",
+    "init-logits-features",
+    "joint-ablation",
+    "energy",
+    "attribution",
+    "latency",
+}
+
+
+def test_all_experiments_are_there():
+    assert set(EXPERIMENTS) >= ASKED_FOR
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_can_be_planned_at_every_scale(name):
+    sweep = read_sweep(name)
+    assert sweep.study in STUDIES
+    assert sweep.small.about
+    for scale in SCALES:
+        planned = plan(sweep, scale, Path("out"), [])
+        assert len({one.recipe.folder() for one in planned}) == len(planned)
+        for one in planned:
+            teacher = one.recipe.teacher
+            if one.cell.teacher is not None:
+                assert teacher is not None
+                assert teacher.path == f"out/{one.cell.teacher}-seed{one.seed}"
+    small, paper = (plan(sweep, scale, Path("out"), []) for scale in SCALES)
+    assert all(one.recipe.published is None for one in small), "figures of another size stand in the table alone"
+    assert sum(one.recipe.epochs for one in small) < sum(one.recipe.epochs for one in paper)
+
+
+# experiment -> row and column to the figure that the paper prints there
+PRINTED = {
+    "depth": {  # SAKD table 4, CIFAR-10
+        ("ResNet-18", "ANN"): 95.65,
+        ("ResNet-34", "plain SNN"): 93.50,
+        ("ResNet-50", "SAKD"): 95.55,
+        ("ResNet-101", "plain SNN"): 55.83,
+        ("ResNet-152", "plain SNN"): 10.00,
+        ("ResNet-152", "SAKD"): 95.36,
+    },
+    "beta": {("1", "SAKD"): 75.98, ("100", "SAKD"): 77.85, ("500", "SAKD"): "unstable"},  # SAKD table 8
+    "position": {  # SAKD table 10
+        ("ResNet-18", "stage, after the spike"): 77.78,
+        ("ResNet-34", "stage, before the spike"): 78.41,
+        ("ResNet-101", "block, after the spike"): 79.41,
+        ("ResNet-101", "stage, after the spike"): "unstable",
+    },
+    "transform-distance": {("ResNet-18", "as they are"): 76.00, ("ResNet-34", "standardised"): 77.88},  # SAKD table 5
+    "teachers": {("ResNet-101", "ResNet-50 taught by it"): 79.62},  # SAKD table 2
+    "teachers-kdsnn": {("WRN16-2, feature", "Pyramidnet18"): 92.10, ("ResNet-14", "no teacher"): 87.46},  # table 1
+    "init-logits-features": {  # SAKD table 7
+        ("nothing", "ResNet-34"): 64.40,
+        ("initialisation, logits, features", "ResNet-50"): 71.71,
+    },
+    "joint-ablation": {("joint: CE, KLD, norm", "accuracy"): 94.52},  # Joint A-SNN table 4
+    "convergence": {("IDSNN", "steps at 10, 20, 30"): 73.02, ("plain SNN", "steps at 60, 120, 160"): 71.31},  # IDSNN 4
+    "noise-mnist": {("turned digits", "KDSNN"): 95.34, ("turned digits", "ANN"): 96.01},  # KDSNN table 2
+}
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_published_figures_stand_in_their_places(name):
+    planned = plan(read_sweep(name), PAPER, Path("out"), [])
+    found = {(one.cell.row, one.cell.column): one.published for one in planned}
+    for place, figure in PRINTED[name].items():
+        assert found[place] == figure
+
+
+def test_the_small_scale_changes_the_papers_recipes_and_the_user_both(tmp_path):
+    sweep = read_sweep("depth")
+    snn = {one.cell.label: one.recipe for one in plan(sweep, SMALL, tmp_path, ["student.width=5", "teacher.width=6"])}
+    assert snn["resnet18-snn"].student is not None
+    assert snn["resnet18-snn"].student.width == 5
+    assert snn["resnet18-snn"].teacher is None, "a teacher's setting makes no teacher"
+    assert snn["resnet18-ann"].student is not None
+    assert snn["resnet18-ann"].student.width == 6, "the teacher's run is the recipe's teacher"
+    assert snn["resnet18-ann"].method == {"name": "ann"}
+    paper = {one.cell.label: one.recipe for one in plan(sweep, PAPER, tmp_path, [])}
+    assert paper["resnet18-snn"].epochs == 200
+    assert paper["resnet18-snn"].student is not None
+    assert paper["resnet18-snn"].student.width is None
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_smoke_run_leaves_table_picture_and_page(name, tmp_path):
+    said: list[str] = []
+    assert run_experiment(name, smoke=True, out=tmp_path, say=said.append) == []
+    record = json.loads((tmp_path / RECORD).read_text())
+    assert record["scale"] == "smoke"
+    assert record["command"] == f"spikedistill experiment {name} --smoke"
+    assert record["runs"]["finished"] == record["runs"]["planned"] == len(read_sweep(name).smoke)
+    assert record["tables"]
+    assert all(table["rows"] for table in record["tables"])
+    assert record["pictures"]
+    for picture in record["pictures"]:
+        for file in picture["files"]:
+            assert (tmp_path / file).stat().st_size > 1000
+    page = (tmp_path / "report.html").read_text()
+    assert 'id="experiment"' in page
+    assert "data:image/svg+xml;base64," in page
+    text = (tmp_path / "tables.md").read_text()
+    assert record["tables"][0]["title"] in text
+    assert record["commit"][0] in text
+
+
+def test_the_same_command_goes_on_and_makes_the_same_table(tmp_path):
+    said: list[str] = []
+    stopped = run_experiment("depth", smoke=True, out=tmp_path, overrides=["seed=3"], say=said.append)
+    assert stopped == []
+    weights = (tmp_path / "resnet18-sakd-seed0" / "student.safetensors").stat().st_mtime_ns
+    before = json.loads((tmp_path / RECORD).read_text())
+    assert run_experiment("depth", smoke=True, out=tmp_path, overrides=["seed=3"], say=said.append) == []
+    assert (tmp_path / "resnet18-sakd-seed0" / "student.safetensors").stat().st_mtime_ns == weights
+    assert json.loads((tmp_path / RECORD).read_text()) == before
+
+
+def test_time_that_is_up_is_told(tmp_path):
+    with pytest.raises(TrainingFailed, match="time is up"):
+        run_experiment("depth", smoke=True, out=tmp_path, minutes=0.0, say=lambda line: None)
+
+
+MISTAKES = [
+    ("dept", {}, "did you mean 'depth'"),
+    ("depth", {"scale": "large"}, "scale"),
+    ("depth", {"overrides": ["epochz=3"]}, "epochz"),
+    ("depth", {"workers": 2, "minutes": 1.0}, "workers"),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "said"), MISTAKES)
+def test_mistakes_are_refused(name, settings, said, tmp_path):
+    with pytest.raises(UserError, match=said):
+        run_experiment(name, out=tmp_path, say=lambda line: None, **settings)
+    assert not list(tmp_path.iterdir())
+
+
+WRONG = [
+    ("title: x", "source"),
+    ("runs: [", "YAML"),
+    ("title: x\nsource: y\nstudy: grid\nsmoke: [b]\nruns: [{recipe: digits-2conv-snn, label: a}]", "'b'"),
+    ("title: x\nsource: y\nstudy: grids\nsmoke: [a]\nruns: [{recipe: digits-2conv-snn, label: a}]", "'grids'"),
+    (
+        "title: x\nsource: y\nstudy: grid\nsmoke: [a]\nruns: [{recipe: digits-2conv-snn, label: a, trains: teacher}]",
+        "no section 'teacher'",
+    ),
+    (
+        "title: x\nsource: y\nstudy: grid\nsmoke: [a]\nruns: [{recipe: digits-2conv-snn, label: a, teacher: b}]",
+        "teacher of 'a'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), WRONG)
+def test_a_wrong_file_is_refused(text, said, tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=said):
+        run_experiment(str(file), out=tmp_path / "out", say=lambda line: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_ones_own(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "title: Two seeds\nsource: nowhere\nstudy: grid\nseeds: [0, 1]\nsmoke: [a]\n"
+        "runs: [{recipe: digits-2conv-snn, label: a, row: digits, column: SNN, published: 50}]\n"
+    )
+    small = ["data.subset=60", "data.test_subset=40", "epochs=1", "student.width=4", "timesteps=2"]
+    assert run_experiment(str(file), out=tmp_path / "out", overrides=small, say=lambda line: None) == []
+    (table,) = json.loads((tmp_path / "out" / RECORD).read_text())["tables"]
+    assert table["heads"] == ["", "SNN", "published"]
+    ((name, ours, published),) = table["rows"]
+    assert (name, published) == ("digits", "50.00")
+    assert " ± " in ours, "two seeds"
