@@ -39,6 +39,8 @@ def run_campaign(
     Raises:
         UserError: the file is wrong.
     """
+    if smoke and results is not None:
+        raise UserError("--smoke shrinks runs to seconds, which are no results; leave --results out")
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     out = out or Path("runs") / file.stem
     planned = plan(read_run_list(file), out, overrides or [], smoke)
@@ -49,8 +51,8 @@ def run_campaign(
         head = f"{number}/{len(planned)} {run.name}"
         try:
             summary = train(run.recipe, resume=True, deadline=deadline).summary
-        except Stopped:
-            troubles.append(f"{head}: time is up; the same command goes on from here")
+        except Stopped as error:
+            troubles.append(f"{head}: {error}, as this command does")
             break
         except (UserError, TrainingFailed) as error:
             troubles.append(f"{head}: {error}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from spikedistill.recipe import Recipe
 from spikedistill.report import find_runs, write_report
 from spikedistill.run import SUMMARY, train
 from spikedistill.runfolder import read_json, write_json
+from spikedistill.spiking import compiling
 from spikedistill.study import STUDIES, Done, Finding
 from spikedistill.study.draw import save
 from spikedistill.study.render import print_table, to_data, to_markdown
@@ -61,6 +63,21 @@ def run_experiment(
     out = out or Path("runs") / "experiments" / (label + ("-smoke" if smoke else "-paper" if scale == PAPER else ""))
     planned = plan(sweep, scale, out, overrides or [], smoke)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    told = {"name": label, "scale": "smoke" if smoke else scale, "command": _command(name, scale, smoke, overrides)}
+    # What a smoke run computes is too little for kernels to be worth compiling.
+    with compiling.choose("plain") if smoke else nullcontext():
+        return _made(sweep, planned, out, told, deadline, workers, say)
+
+
+def _made(
+    sweep: Sweep,
+    planned: list[Planned],
+    out: Path,
+    told: dict[str, str],
+    deadline: float | None,
+    workers: int,
+    say: Callable[[str], None],
+) -> list[str]:
     troubles = _train(planned, deadline, workers, say)
     done = [
         Done(one, read_json(one.recipe.folder() / SUMMARY), one.recipe.folder())
@@ -68,9 +85,8 @@ def run_experiment(
         if (one.recipe.folder() / SUMMARY).is_file()
     ]
     if not done:
-        raise TrainingFailed(f"experiment '{name}' has no finished run yet; {troubles[-1]}")
+        raise TrainingFailed(f"experiment '{told['name']}' has no finished run yet; {troubles[-1]}")
     finding = STUDIES[sweep.study](done, planned, sweep.options)
-    told = {"name": label, "scale": "smoke" if smoke else scale, "command": _command(name, scale, smoke, overrides)}
     _write(sweep, finding, done, len(planned), out, told)
     _show(sweep, finding, out, told, say)
     return troubles

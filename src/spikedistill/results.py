@@ -10,6 +10,7 @@ A folder of results holds::
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -106,7 +107,7 @@ def _pending(missing: Iterable[Planned]) -> str:
     ]
     for name, run in first.items():
         recipe = run.recipe
-        settings = " ".join(f"{key}={value}" for key, value in run.entry.set.items())
+        settings = " ".join(f"{key}={json.dumps(value)}" for key, value in run.entry.set.items())
         cells = (
             recipe.data.name,
             recipe.student.model if recipe.student else EMPTY,

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -177,35 +178,51 @@ def plan(sweep: Sweep, scale: str, out: Path, overrides: list[str], smoke: bool 
     cells = [
         cell for cell in sweep.runs if cell.label not in small.without and (not smoke or cell.label in sweep.smoke)
     ]
-    return [_planned(sweep, cell, small, scale, seed, out, overrides, smoke) for seed in seeds for cell in cells]
+    prepared = [(cell, *_prepared(sweep, cell, small, scale, overrides, smoke)) for cell in cells]
+    return [
+        Planned(cell, seed, _seeded(recipe, cell, seed, out), published)
+        for seed in seeds
+        for cell, recipe, published in prepared
+    ]
 
 
-def _planned(
-    sweep: Sweep, cell: Cell, small: Scale, scale: str, seed: int, out: Path, overrides: list[str], smoke: bool
-) -> Planned:
-    paper = read_recipe(cell.recipe)
+def _prepared(
+    sweep: Sweep, cell: Cell, small: Scale, scale: str, overrides: list[str], smoke: bool
+) -> tuple[Recipe, float | str | None]:
+    """A cell's recipe, but for seed, folder and teacher's place, and the figure to stand beside it."""
+    paper = _as_shipped(cell.recipe)
     own = sweep.set | small.set | cell.set | (cell.small if scale == SMALL else {})
-    folder = out / f"{cell.label}-seed{seed}"
     settings = [*(f"{key}={json.dumps(value)}" for key, value in own.items()), *overrides]
     if paper.teacher is None:
+        if cell.trains == "teacher" or cell.teacher is not None:
+            raise UserError(f"run '{cell.label}' needs a teacher, but recipe '{cell.recipe}' has no section 'teacher'")
         settings = [text for text in settings if not text.startswith("teacher.")]
-    recipe = read_recipe(cell.recipe, [*settings, f"seed={seed}", f"out={json.dumps(str(folder))}"])
+    recipe = read_recipe(cell.recipe, settings)
     recipe = _tiny(smoke_size(recipe)) if smoke else recipe
     recipe.name = cell.label
-    published = paper.published
-    figure = published.figure if published else None
     if scale == SMALL:
         recipe.published = None  # a figure of another size, which only the experiment's own table may stand beside
+    figure = paper.published.figure if paper.published else None
     if cell.trains == "teacher":
-        if recipe.teacher is None:
-            raise UserError(f"run '{cell.label}' trains a teacher, but recipe '{cell.recipe}' has no section 'teacher'")
-        recipe = teacher_recipe(recipe, folder).model_copy(update={"name": cell.label})
-        figure = published.teacher if published else None
-    elif cell.teacher is not None:
-        if recipe.teacher is None:
-            raise UserError(f"run '{cell.label}' names a teacher, but recipe '{cell.recipe}' has no section 'teacher'")
+        figure = paper.published.teacher if paper.published else None
+    return recipe, cell.published if cell.published is not None else figure
+
+
+@cache
+def _as_shipped(recipe: str) -> Recipe:
+    return read_recipe(recipe)
+
+
+def _seeded(recipe: Recipe, cell: Cell, seed: int, out: Path) -> Recipe:
+    """The recipe of one seed, in its folder, with its teacher's."""
+    folder = out / f"{cell.label}-seed{seed}"
+    recipe = recipe.model_copy(update={"seed": seed, "out": str(folder)}, deep=True)
+    if cell.trains == "teacher":
+        return teacher_recipe(recipe, folder).model_copy(update={"name": cell.label})
+    if cell.teacher is not None:
+        assert recipe.teacher is not None
         recipe.teacher.path = str(out / f"{cell.teacher}-seed{seed}")
-    return Planned(cell, seed, recipe, cell.published if cell.published is not None else figure)
+    return recipe
 
 
 def _tiny(recipe: Recipe) -> Recipe:

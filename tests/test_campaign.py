@@ -1,0 +1,154 @@
+"""Campaigns: what is made in which order, where it goes on, and what stands on the page."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from spikedistill.campaign import run_campaign
+from spikedistill.errors import UserError
+from spikedistill.recipe import parse
+from spikedistill.results import GENERATED, write_page
+from spikedistill.runfolder import read_json
+from spikedistill.runlist import plan, read_run_list
+
+TINY = ["student.width=4", "data.subset=32", "data.test_subset=32", "data.validation=0.0", "batch_size=16", "epochs=1"]
+LIST = """
+title: What a teacher is worth
+seeds: [0, 1]
+runs:
+  - {recipe: digits-2conv-ann}
+  - {recipe: digits-2conv-snn, seeds: [1], set: {neuron.threshold: 0.5}}
+  - {recipe: digits-2conv-sakd, label: taught, teacher: digits-2conv-ann, estimate: a second}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "worth.yaml"
+    path.write_text(LIST)
+    return path
+
+
+def test_all_runs_of_a_seed_come_before_the_next_and_share_its_teacher(file, tmp_path):
+    planned = plan(read_run_list(file), tmp_path / "out", ["epochs=3"])
+    assert [run.name for run in planned] == [
+        "digits-2conv-ann-seed0",
+        "taught-seed0",
+        "digits-2conv-ann-seed1",
+        "digits-2conv-snn-seed1",
+        "taught-seed1",
+    ]
+    assert all(run.recipe.epochs == 3 and run.recipe.seed == run.seed for run in planned)
+    assert planned[3].recipe.neuron.threshold == 0.5 and planned[4].recipe.neuron.threshold == 1.0
+    teachers = [run.recipe.teacher.path if run.recipe.teacher else None for run in planned]
+    assert teachers[1] == str(tmp_path / "out" / "digits-2conv-ann-seed0")
+    assert teachers[4] == str(tmp_path / "out" / "digits-2conv-ann-seed1")
+
+
+def test_it_runs_records_and_says_what_is_left(file, tmp_path):
+    out, results = tmp_path / "out", tmp_path / "results"
+    said: list[str] = []
+    # A run that cannot be made does not keep the others from being made.
+    file.write_text(LIST + "  - {recipe: digits-2conv-tet, set: {data.path: /no/such/folder}, seeds: [0]}\n")
+    troubles = run_campaign(file, out=out, results=results, overrides=TINY, say=said.append)
+    assert len(troubles) == 1 and "/no/such/folder" in troubles[0] and "digits-2conv-tet-seed0" in troubles[0]
+    assert len(said) == 6
+    record = results / "runs" / "worth" / "taught-seed1"
+    assert sorted(path.name for path in record.iterdir()) == ["config.yaml", "metrics.csv", "summary.json"]
+    assert str(tmp_path) not in (record / "config.yaml").read_text()
+    accuracy = read_json(out / "taught-seed1" / "summary.json")["student_accuracy"]
+    assert read_json(record / "summary.json")["student_accuracy"] == accuracy
+
+    page = (results / "README.md").read_text()
+    assert page == (write_page(results), (results / "README.md").read_text())[1]  # made from the records alone
+    (row,) = [line for line in page.splitlines() if line.startswith("| digits | 2conv | sakd |")]
+    assert "| 2 |" in row
+    pending = [line for line in page.splitlines() if "spikedistill train" in line]
+    assert len(pending) == 1 and "digits-2conv-tet" in pending[0] and "| tet |" in pending[0]
+    assert "What a teacher is worth" in (results / "worth.md").read_text()
+
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/student.safetensors")}
+    run_campaign(file, out=out, results=results, overrides=TINY, say=said.append)
+    assert before == {path: path.stat().st_mtime_ns for path in out.glob("*/student.safetensors")}  # made once
+
+
+def test_it_stops_in_time_and_goes_on(file, tmp_path):
+    out = tmp_path / "out"
+    long = [*TINY[:-1], "epochs=3000"]
+    started = time.monotonic()
+    troubles = run_campaign(file, out=out, minutes=0.03, overrides=long, say=lambda line: None)
+    assert time.monotonic() - started < 60
+    assert len(troubles) == 1 and "digits-2conv-ann-seed0" in troubles[0] and "time is up" in troubles[0]
+    first = sorted((out / "digits-2conv-ann-seed0" / "checkpoints").iterdir())
+    assert first
+    run_campaign(file, out=out, minutes=0.03, overrides=long, say=lambda line: None)
+    second = sorted((out / "digits-2conv-ann-seed0" / "checkpoints").iterdir())
+    assert second[-1].name > first[-1].name
+
+
+def test_a_folder_of_somebody_elses_pages_is_left_alone(file, tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text("# Mine\n")
+    with pytest.raises(UserError, match="not made by this command"):
+        run_campaign(file, out=tmp_path / "out", results=tmp_path, overrides=TINY)
+    assert page.read_text() == "# Mine\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("runs: []", "runs"),
+        ("title: 3\nruns: [{recipe: digits-2conv-snn}]", "title"),
+        ("runs: [{recipe: digits-2conv-snn}, {recipe: digits-2conv-snn}]", "two entries 'digits-2conv-snn'"),
+        ("runs: [{recipe: digits-2conv-sakd, teacher: digits-2conv-ann}]", "teacher of 'digits-2conv-sakd'"),
+        ("runs: [{recipe: digits-2conv-snn, speed: 1}]", "runs.0.speed"),
+        ("runs: [{recipe: digits-2conv-snn, seeds: [-1]}]", "seeds"),
+        ("runs: {", "YAML"),
+        ("- a", "the file"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, content, said):
+    file = tmp_path / "wrong.yaml"
+    file.write_text(content)
+    with pytest.raises(UserError, match=said):
+        read_run_list(file)
+
+
+def test_what_a_list_asks_of_recipes_is_checked_before_anything_runs(tmp_path):
+    file = tmp_path / "wrong.yaml"
+    file.write_text("runs: [{recipe: digits-2conv-snn}, {recipe: digits-2conv-snnn}]")
+    with pytest.raises(UserError, match="digits-2conv-snn"):
+        run_campaign(file, out=tmp_path / "out")
+    file.write_text("runs: [{recipe: digits-2conv-ann}, {recipe: digits-2conv-snn, teacher: digits-2conv-ann}]")
+    with pytest.raises(UserError, match="no section 'teacher'"):
+        run_campaign(file, out=tmp_path / "out")
+    with pytest.raises(UserError, match="no list of runs"):
+        run_campaign(tmp_path / "none.yaml")
+    file.write_text("runs: [{recipe: digits-2conv-snn}]")
+    with pytest.raises(UserError, match="--smoke"):
+        run_campaign(file, results=tmp_path / "results", smoke=True)
+    assert not (tmp_path / "out").exists()
+
+
+SHIPPED = sorted((Path(__file__).resolve().parent.parent / "results" / "campaigns").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_the_committed_campaigns_can_be_planned(file, tmp_path):
+    for run in plan(read_run_list(file), tmp_path, []):
+        assert parse(run.recipe.model_dump(mode="json")).seed == run.seed
+        assert run.entry.estimate
+
+
+def test_the_committed_page_is_what_the_records_say(tmp_path):
+    import shutil
+
+    results = SHIPPED[0].parent.parent
+    copied = tmp_path / "results"
+    shutil.copytree(results, copied)
+    write_page(copied)
+    for page in [copied / "README.md", *(copied / f"{file.stem}.md" for file in SHIPPED)]:
+        committed = (results / page.name).read_text()
+        assert committed.startswith(GENERATED)
+        assert page.read_text() == committed, f"{page.name}: run `spikedistill campaign` again, or write_page"
