@@ -98,7 +98,7 @@ def test_a_teacher_of_other_classes_is_refused_from_its_run_folder(run_folder: P
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "eval", "table", "report", "list"])
+@pytest.mark.parametrize("command", ["demo", "train", "eval", "export", "table", "report", "list"])
 def test_every_command_has_help_with_an_example(command: str) -> None:
     done = spikedistill(command, "--help")
     assert done.returncode == 0

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from spikedistill.data import DataInfo
-from spikedistill.documents import read_yaml
+from spikedistill.documents import first_line, read_yaml
 from spikedistill.errors import UserError
 from spikedistill.models import Network, create_model
 from spikedistill.models.elsewhere import PREFIX, from_timm
@@ -18,7 +18,7 @@ from spikedistill.models.registry import options_of
 from spikedistill.models.rescale import Normalisation, see_as
 from spikedistill.models.twin import Twin, retrace
 from spikedistill.recipe import ModelSettings, Recipe, TeacherSettings, parse
-from spikedistill.runfolder import STUDENT, load_state, read_state
+from spikedistill.runfolder import STUDENT, check_state, load_state, read_state
 from spikedistill.spiking import LIF
 from spikedistill.spiking.encoding import PoissonEncoding
 
@@ -46,13 +46,24 @@ def resolved(model: Settings, info: DataInfo, section: str) -> Settings:
 
 
 def make_network(model: ModelSettings, spiking: bool, recipe: Recipe, info: DataInfo | None = None) -> Network:
-    """Builds a network from resolved settings, untrained."""
+    """Builds a network from resolved settings, untrained.
+
+    Raises:
+        UserError: settings that are not resolved, or of which no network can be made.
+    """
     arguments: dict[str, Any] = {**model.arguments()}
-    if not spiking:
-        return create_model(str(model.model), **arguments)
-    neuron = LIF(**recipe.neuron.model_dump())
-    network = create_model(str(model.model), spiking=True, timesteps=recipe.timesteps, neuron=neuron, **arguments)
-    if recipe.encoding == "poisson":
+    for key in ("num_classes", "in_channels"):
+        if key not in arguments:
+            raise UserError(
+                f"{key} of model {model.model} is not known: it stands in the config of a run that has begun"
+            )
+    if spiking:
+        arguments |= {"spiking": True, "timesteps": recipe.timesteps, "neuron": LIF(**recipe.neuron.model_dump())}
+    try:
+        network = create_model(str(model.model), **arguments)
+    except (RuntimeError, MemoryError, OverflowError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"model {model.model} cannot be built as the recipe wants it: {first_line(error)}") from None
+    if spiking and recipe.encoding == "poisson":
         normalisation = recipe.normalisation if info is None else (info.mean, info.std)
         network.encoding = PoissonEncoding(*(normalisation or ((0.0,), (1.0,))))
     return network
@@ -86,9 +97,20 @@ def load_run(folder: Path, network: nn.Module | None = None) -> nn.Module:
     if network is None:
         if recipe.student is None:
             raise UserError(f"'{folder}' was trained on a network of your own; pass it: load(folder, network=...)")
-        network = make_network(recipe.student, recipe.spiking_student(), recipe)
+        return _filled(recipe.student, recipe.spiking_student(), recipe, folder / STUDENT).eval()
     load_state(network, read_state(folder / STUDENT), f"'{folder / STUDENT}'")
     return network.eval()
+
+
+def _filled(model: ModelSettings, spiking: bool, recipe: Recipe, weights: Path) -> Network:
+    """The network whose weights a file holds."""
+    state, source = read_state(weights), f"'{weights}'"
+    # First without memory: a config may name a network of any size, and only one that the weights fill is wanted.
+    with torch.device("meta"):
+        check_state(make_network(model, spiking, recipe), state, source)
+    network = make_network(model, spiking, recipe)
+    load_state(network, state, source)
+    return network
 
 
 def with_features(network: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
@@ -144,6 +166,6 @@ def _read_teacher(recipe: Recipe, model: TeacherSettings, path: Path) -> tuple[n
     if model.model.startswith(PREFIX):
         network, known = from_timm(model.model, classes, channels, pretrained=False)
     else:
-        network, known = make_network(model, False, recipe), None
+        return _filled(model, False, recipe, path), None
     load_state(network, read_state(path), f"'{path}'")
     return network, known

@@ -73,6 +73,15 @@ def load_state(network: nn.Module, state: dict[str, Tensor], source: str) -> Non
     Raises:
         UserError: names the first missing, unexpected or differently shaped tensor.
     """
+    check_state(network, state, source)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:  # a tensor without numbers (sparse, quantised, on no device)
+        raise UserError(f"{source} cannot be loaded: {str(error).splitlines()[-1].strip()}") from None
+
+
+def check_state(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Refuses a state dict that is not the network's, as ``load_state`` does."""
     own = network.state_dict()
     for key, value in own.items():
         if key not in state:
@@ -87,10 +96,6 @@ def load_state(network: nn.Module, state: dict[str, Tensor], source: str) -> Non
     extra = [key for key in state if key not in own and key not in added]
     if extra:
         raise UserError(f"{source} has a tensor '{extra[0]}' that {type(network).__name__} does not know")
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:  # a tensor without numbers (sparse, quantised, on no device)
-        raise UserError(f"{source} cannot be loaded: {str(error).splitlines()[-1].strip()}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -322,3 +322,41 @@ def test_the_result_is_json_and_names_its_formulas(images):
     assert "Joint A-SNN" in again["formulas"]["SNN, computation"]
     assert "Horowitz" in again["prices"]["source"]
     assert all(math.isfinite(layer["computation"]) for layer in again["layers"])
+
+
+class Borrowed(nn.Module):
+    """A neuron that keeps its state between calls, as snnTorch's does; spikes and potential come out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reset_mem()
+
+    def reset_mem(self) -> None:
+        self.v = torch.zeros(())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = 0.5 * self.v + x
+        spikes = (h >= 1.0).float()
+        self.v = h * (1.0 - spikes)
+        return spikes, h
+
+
+class BorrowedNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.neuron, self.last = nn.Linear(4, 4, bias=False), Borrowed(), nn.Linear(4, 2, bias=False)
+        nn.init.eye_(self.first.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.neuron(self.first(x.flatten(1)))[0])
+
+
+def test_networks_of_other_libraries_are_counted_too():
+    """The network with known spikes once more; step by step it computes its first layer at every step."""
+    adopted = sd.adopt(BorrowedNet(), 2)
+    measured = sd.energy(adopted, torch.tensor([[1.0, 0.0, 0.4, 2.0]]).view(1, 4, 1, 1))
+    first, neurons, last = measured.layers
+    assert (first.input, first.passes, first.multiply_accumulates) == ("image", 2, 32.0)
+    assert (neurons.neurons, neurons.spikes, neurons.firing_rate) == (4, 4.0, 0.5)
+    assert (last.input, last.accumulates) == ("spikes", 8.0)
+    assert measured.bits == 516

@@ -27,6 +27,7 @@ def test_onnxruntime_gives_the_same_logits(trained, digits, tmp_path: Path):
     exported = sd.export_onnx(trained, path, images, class_names=list("0123456789"), mean=[0.305], std=[0.3758])
     assert exported.agreement.predictions == exported.agreement.images == 1000
     assert exported.agreement.logits < 1e-4
+    assert exported.agreement.close == 1000
     for part in (images[:1], images[:37]):  # any batch size
         with torch.no_grad():
             torch.testing.assert_close(run(path, part), trained(part), rtol=0.0, atol=1e-4)

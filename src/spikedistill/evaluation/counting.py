@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from spikedistill.evaluation.inputs import Inputs, cheapest, kind_of
 from spikedistill.models.activation import Spike
+from spikedistill.models.adopt import RESETS, Adopted
 from spikedistill.spiking import LIF
 
 CONVOLUTION, LINEAR, PRODUCT = "convolution", "linear", "product"
@@ -106,9 +107,9 @@ class Counter(TorchDispatchMode):
         alone = {
             path: module
             for path, module in network.named_modules()
-            if isinstance(module, LIF) and path.rpartition(".")[0] not in spikes
+            if isinstance(module, LIF) and path.rpartition(".")[0] not in {**spikes, **_adopted(network)}
         }
-        self.neurons: dict[str, nn.Module] = {**spikes, **alone}
+        self.neurons: dict[str, nn.Module] = {**spikes, **alone, **_adopted(network)}
         self._weights = {x.untyped_storage().data_ptr() for x in [*network.parameters(), *network.buffers()]} - {0}
         self._rows: dict[str, Count] = {}
         self._stack: list[tuple[str, dict[str, int]]] = []
@@ -184,11 +185,23 @@ class Counter(TorchDispatchMode):
             self._stack.pop()
             if path in self.neurons:
                 self._fired = True
+                output = output[0] if isinstance(output, tuple) else output  # snnTorch: spikes and potentials
                 row = self._rows.setdefault(path, Count(NEURONS))
                 row.elements += output.numel()
                 row.spikes += 0 if output.is_meta else int(output.count_nonzero())
 
         return leave
+
+
+def _adopted(network: nn.Module) -> dict[str, nn.Module]:
+    """The neurons of another library's network: its modules with a state, but for dropout (which has a ``p``)."""
+    if not isinstance(network, Adopted):
+        return {}
+    return {
+        path: module
+        for path, module in network.named_modules()
+        if any(callable(getattr(module, name, None)) for name in RESETS) and not hasattr(module, "p")
+    }
 
 
 def _balance(spike: nn.Module) -> Tensor | None:

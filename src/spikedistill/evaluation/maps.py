@@ -75,6 +75,8 @@ def grad_cam(network: nn.Module, images: Tensor, labels: Tensor, path: str) -> T
     assert isinstance(found, Tensor)
     if found.dim() != 4:
         raise UserError(f"Grad-CAM needs a layer with maps; '{path}' gives a tensor of {found.dim()} dimensions")
-    cam = LayerAttribution.interpolate(_batch_first(layer, found.detach(), len(images)), tuple(images.shape[-2:]))
+    cam = LayerAttribution.interpolate(
+        _batch_first(layer, found.detach(), len(images)), tuple(images.shape[-2:]), "bilinear"
+    )
     cam = cam[:, 0].clamp_min(0.0)
     return cam / cam.amax((-2, -1), keepdim=True).clamp_min(1e-12)

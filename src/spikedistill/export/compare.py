@@ -17,6 +17,8 @@ from spikedistill.models.network import Network
 from spikedistill.models.twin import Twin
 from spikedistill.spiking.time import readout
 
+CLOSE = 1e-4
+
 BUDGET = 2**25
 """Spikes that are held at once, of the network and of the file."""
 
@@ -32,6 +34,8 @@ class Agreement:
             file does not show its spikes.
         layers: that share for each layer.
         logits: largest difference of a logit.
+        close: on how many images no logit differs by more than ``CLOSE``. Where rounding puts a potential on the other
+            side of a threshold, a spike more or less makes them differ.
     """
 
     images: int
@@ -39,10 +43,12 @@ class Agreement:
     spikes: float | None
     layers: Mapping[str, float]
     logits: float
+    close: int
 
     def __str__(self) -> str:
         spikes = "" if self.spikes is None else f"{_floored(self.spikes)} % of spikes equal, "
-        return f"{self.images} images: {spikes}{self.predictions} of {self.images} predictions equal"
+        predictions = f"{self.predictions} of {self.images} predictions equal"
+        return f"{self.images} images: {spikes}{predictions}, logits within {CLOSE:g} on {self.close}"
 
 
 @torch.no_grad()
@@ -56,7 +62,7 @@ def compare_spikes(network: Network | Twin, other: NirNetwork, images: Tensor) -
     """
     points = {path: path for path in layers_of(network)}
     equal, places = dict.fromkeys(points, 0), dict.fromkeys(points, 0)
-    same, largest, done, rows = 0, 0.0, 0, 1
+    answers, done, rows = Answers(), 0, 1
     count = images.shape[batch_dim(network, images)]
     with inference(network), taps(network, points, "after") as tap:
         while done < count:
@@ -67,17 +73,31 @@ def compare_spikes(network: Network | Twin, other: NirNetwork, images: Tensor) -
                 spikes = ours[path].bool()
                 equal[path] += int((spikes == theirs[path].flatten(0, 1)).sum())
                 places[path] += spikes.numel()
-            same += int((logits.argmax(-1) == readout(steps).argmax(-1)).sum())
-            largest = max(largest, float((logits - readout(steps)).abs().max()))
+            answers.add(logits, readout(steps))
             done += rows
             rows = max(1, BUDGET * done // sum(places.values()))
     return Agreement(
         images=count,
-        predictions=same,
+        predictions=answers.same,
         spikes=100.0 * sum(equal.values()) / sum(places.values()),
         layers={path: 100.0 * equal[path] / places[path] for path in points},
-        logits=largest,
+        logits=answers.largest,
+        close=answers.close,
     )
+
+
+class Answers:
+    """Counts how two networks' answers agree, batch after batch."""
+
+    def __init__(self) -> None:
+        self.same, self.close, self.largest = 0, 0, 0.0
+
+    def add(self, ours: Tensor, theirs: Tensor) -> None:
+        """Counts the logits ``[B, K]`` of a batch."""
+        apart = (ours - theirs).abs().flatten(1).amax(1)
+        self.same += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
+        self.close += int((apart <= CLOSE).sum())
+        self.largest = max(self.largest, float(apart.max()))
 
 
 def batch_dim(network: Network | Twin, images: Tensor) -> int:

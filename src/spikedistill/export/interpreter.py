@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from spikedistill.errors import UserError
+from spikedistill.export.guard import check_hdf5
 from spikedistill.export.neurons import DT
 from spikedistill.export.nir_file import require_nir
 from spikedistill.export.steps import STEPS, Neurons
@@ -180,8 +182,14 @@ def _check_kinds(path: Any, source: str) -> None:
 
     try:
         with h5py.File(path, "r") as file:
+            check_hdf5(file, source)
             nodes: Any = file["node/nodes"]
             kinds = {name: node["type"][()].decode() for name, node in nodes.items()}
+            noted = [node["metadata"] for node in (file["node"], *nodes.values()) if "metadata" in node]
+            if not all(isinstance(notes, h5py.Group) for notes in noted):
+                raise ValueError("metadata that are no group")
+    except UserError:
+        raise
     except Exception:  # h5py raises many kinds
         raise UserError(f"{source} is not a NIR file (HDF5 with a graph of nodes)") from None
     for name, kind in kinds.items():
@@ -241,7 +249,7 @@ def _ordered(graph: Any, source: str) -> tuple[list[str], dict[str, list[str]]]:
 def _declared(node: Any) -> tuple[int, ...]:
     """The shape that a node says it takes, () where it does not say."""
     wanted = next(iter((node.input_type or {}).values()), None)
-    return () if wanted is None else tuple(int(size) for size in wanted)
+    return () if wanted is None else tuple(int(size) for size in np.asarray(wanted).reshape(-1))
 
 
 def _number(metadata: Mapping[str, Any], key: str, default: float, source: str) -> float:

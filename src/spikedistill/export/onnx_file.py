@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from spikedistill.errors import UserError
 from spikedistill.export.about import About
-from spikedistill.export.compare import Agreement, batch_dim, encoded
+from spikedistill.export.compare import Agreement, Answers, batch_dim, encoded
 from spikedistill.export.record import plain_copy
 from spikedistill.models.activation import layers_of
 from spikedistill.models.network import Network
@@ -133,11 +133,10 @@ def compare_logits(network: Network | Twin, session: Any, images: Tensor, rows: 
         images: at least one, or sequences.
         rows: images a call.
     """
-    same, largest, dim = 0, 0.0, batch_dim(network, images)
+    answers, dim = Answers(), batch_dim(network, images)
     for part in images.split(rows, dim):
         batch = encoded(network, part)
         ours = network(batch)
         theirs = torch.from_numpy(np.asarray(session.run(["logits"], {"images": batch.contiguous().numpy()})[0]))
-        same += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
-        largest = max(largest, float((ours - theirs).abs().max()))
-    return Agreement(images=images.shape[dim], predictions=same, spikes=None, layers={}, logits=largest)
+        answers.add(ours, theirs)
+    return Agreement(images.shape[dim], answers.same, None, {}, answers.largest, answers.close)

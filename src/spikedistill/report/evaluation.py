@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from spikedistill.errors import UserError
+
+LARGEST = 1e100
+"""Beyond this a number is a mistake, and its sums and squares would be infinite."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def _numbers(value: Any, key: str, where: str) -> dict[str, float]:
         return {}
     if not isinstance(value, dict) or not all(_is_number(number) for number in value.values()):
         raise UserError(f"{where}: '{key}' must map names to numbers")
-    return {str(name): float(number) for name, number in value.items() if math.isfinite(number)}
+    return {str(name): float(number) for name, number in value.items() if within_reason(number)}
 
 
 def _confusion(content: dict[str, Any], where: str) -> tuple[list[list[int]], list[str]]:
@@ -98,7 +100,7 @@ def _is_matrix(rows: Any) -> bool:
     return (
         isinstance(rows, list)
         and all(isinstance(row, list) and len(row) == len(rows[0]) for row in rows)
-        and all(_is_number(value) and math.isfinite(value) for row in rows for value in row)
+        and all(_is_number(value) and within_reason(value) for row in rows for value in row)
     )
 
 
@@ -111,6 +113,11 @@ def _is_image(rows: Any) -> bool:
     return all(
         isinstance(pixel, list) and len(pixel) in (1, 2, 3) and len(pixel) == len(pixels[0]) for pixel in pixels
     ) and all(isinstance(value, int) and 0 <= value <= 255 for pixel in pixels for value in pixel)
+
+
+def within_reason(value: float) -> bool:
+    """Whether a number may be drawn and averaged: not NaN, not infinite, nor so large that its sums would be."""
+    return -LARGEST <= value <= LARGEST
 
 
 def _is_number(value: Any) -> bool:

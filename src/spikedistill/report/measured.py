@@ -110,8 +110,10 @@ def _raster(row: Row) -> str:
     )
     right = "right" if label == prediction else "wrong"
     caption = f"<b>{escape(label)}</b> seen as <b>{escape(prediction)}</b>, {right}; seed {escape(str(run.seed))}"
-    picture = f'<img src="{pictures.image_uri(example.image)}" alt="test image of class {escape(label)}">'
-    figures = [f'<figure class="image">{picture}<figcaption>{caption}</figcaption></figure>'] if example.image else []
+    figures = []
+    if example.image:
+        picture = f'<img src="{pictures.image_uri(example.image)}" alt="test image of class {escape(label)}">'
+        figures.append(f'<figure class="image">{picture}<figcaption>{caption}</figcaption></figure>')
     layers = [(layer, spikes) for layer, spikes in example.raster.items() if spikes and spikes[0]]
     figures += [pictures.raster(layer, spikes, index == 0) for index, (layer, spikes) in enumerate(layers)]
     return f'<div class="raster">{"".join(figures)}</div>'

@@ -7,7 +7,6 @@ summary.json yet; it is read as far as it got and says what is missing.
 from __future__ import annotations
 
 import csv
-import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import Any
 
 from spikedistill.documents import read_json, read_yaml
 from spikedistill.errors import UserError
-from spikedistill.report.evaluation import Evaluation, parse_evaluation
+from spikedistill.report.evaluation import Evaluation, parse_evaluation, within_reason
 
 PLAIN_ANN, PLAIN_SNN = "ann", "snn"
 """The methods that distil nothing: the ANN alone and the spiking network without a teacher."""
@@ -208,7 +207,7 @@ def _cell(text: str, column: str, line: int, path: Path) -> float | None:
         value = float(text)
     except ValueError as fault:
         raise UserError(f"{path}, line {line}: '{text}' in column '{column}' is not a number") from fault
-    return value if math.isfinite(value) else None
+    return value if within_reason(value) else None
 
 
 @dataclass(frozen=True)
@@ -224,7 +223,7 @@ class _Fields:
             return None
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise UserError(f"{self.path}: '{key}' must be a number, not {value!r}")
-        return float(value) if math.isfinite(value) else None
+        return float(value) if within_reason(value) else None
 
     def integer(self, key: str) -> int | None:
         value = self.number(key)

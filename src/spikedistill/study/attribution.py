@@ -87,7 +87,7 @@ def attribution(runs: list[Done], planned: list[Planned], options: Mapping[str, 
         Picture(
             "membranes",
             "Membrane potentials before the spike (grey), the threshold (line), the surrogate's derivative (colour): "
-            "a neuron outside that window learns nothing.",
+            "a neuron outside that window learns nothing. The outermost bars hold all that lies beyond.",
             lambda figure: maps.membranes(figure, [(one.name, one.potentials) for one in spiking]),
             (10.0, 2.4 * len(spiking)),
         ),

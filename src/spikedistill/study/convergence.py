@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from spikedistill.errors import UserError
 from spikedistill.report.table import EMPTY
 from spikedistill.study.base import Done, Finding, Picture, Table, Value, accuracies, by_label
-from spikedistill.study.draw import COLOURS, panels
+from spikedistill.study.draw import COLOURS, legend, panels, whole
 from spikedistill.sweep import Planned
 
 if TYPE_CHECKING:
@@ -127,7 +127,6 @@ def _draw(
             panel.axhline(sum(targets.values()) / len(targets), color="#222222", linestyle="--", linewidth=1)
         panel.set_title(column, loc="left", fontsize=10)
         panel.set_xlabel("epoch")
-    first = figure.axes[0]
-    first.set_ylabel("held-out accuracy, %")
-    handles, labels = first.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels) or 1)
+        whole(panel)
+    figure.axes[0].set_ylabel("held-out accuracy, %")
+    legend(figure)

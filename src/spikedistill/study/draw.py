@@ -48,6 +48,23 @@ def panels(figure: Figure, count: int, **settings: Any) -> list[Axes]:
     return list(found[0])
 
 
+def whole(panel: Axes) -> None:
+    """Marks on the x axis at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def legend(figure: Figure) -> None:
+    """One legend below all panels, each name once."""
+    found = {}
+    for panel in figure.axes:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if len(found) > 1:
+        figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=min(len(found), 5))
+
+
 def place(index: int, count: int, width: float = 0.5) -> float:
     """Where one of several marks of a category stands beside the others, about zero."""
     return 0.0 if count < 2 else width * (index / (count - 1) - 0.5)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from spikedistill.study.base import Done, Finding, Picture, Table, Value, accuracies, by_label
-from spikedistill.study.draw import COLOURS, MARKS, categories, panels, place
+from spikedistill.study.draw import COLOURS, MARKS, categories, legend, panels, place
 from spikedistill.sweep import Planned
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def grid(runs: list[Done], planned: list[Planned], options: Mapping[str, Any]) -
         ours, theirs = panels(figure, 2)
         _panel(ours, accuracy, ordered, reference.mean, published=False)
         _panel(theirs, accuracy, ordered, reference.published, published=True)
-        handles, labels = ours.get_legend_handles_labels()
-        if len(labels) > 1:
-            figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        legend(figure)
 
     caption = "Left: these runs, mean and standard deviation over seeds. Right: the published figures."
     caption += " Dashed: the teacher." if level else ""

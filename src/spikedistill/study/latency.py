@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from spikedistill.evaluate import LATENCY, latency_of, open_run
 from spikedistill.runfolder import read_json
 from spikedistill.study.base import Done, Finding, Picture, Table, Value, by_label
-from spikedistill.study.draw import COLOURS, panels
+from spikedistill.study.draw import COLOURS, panels, whole
 from spikedistill.sweep import Planned
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def _draw(
         ]
         right.plot([x for x, _ in points], [y for _, y in points], "o-", color=colour, markersize=3, label=row)
     left.set_xlabel("timesteps run")
+    whole(left)
     right.set_xlabel("timesteps used on average")
     left.set_ylabel("test accuracy, %")
     left.legend()

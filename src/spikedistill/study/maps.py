@@ -89,12 +89,14 @@ def _some(paths: list[str]) -> list[str]:
 def _histogram(panel: Axes, one: Potentials, colour: str) -> None:
     panel.stairs(one.density, one.edges, fill=True, color="#b9bcc2")
     middles = [(low + high) / 2 for low, high in zip(one.edges, one.edges[1:], strict=False)]
-    scale = max(one.density) / (max(one.derivative) or 1.0)
+    # The outermost bins hold all that lies beyond; a layer far off would make the rest invisible.
+    highest = max(one.density[1:-1]) or max(one.density)
+    scale = highest / (max(one.derivative) or 1.0)
     panel.fill_between(middles, [scale * value for value in one.derivative], color=colour, alpha=0.25, linewidth=0)
     panel.plot(middles, [scale * value for value in one.derivative], color=colour)
     panel.axvline(one.threshold, color="#222222", linewidth=1)
     panel.set_yticks([])
-    panel.set_ylim(0.0, 1.08 * max(one.density))
+    panel.set_ylim(0.0, 1.25 * highest)
 
 
 def _mosaic(figure: Figure, rows: int, columns: int) -> list[list[Any]]:
