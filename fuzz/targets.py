@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 from spikedistill.errors import UserError
@@ -92,7 +92,7 @@ def run_folder(workplace: Workplace) -> Callable[[bytes], None]:
         if (folder / WEIGHTS_FROM_ELSEWHERE).exists():
             with suppress(UserError):
                 read_state(folder / WEIGHTS_FROM_ELSEWHERE)
-        with suppress(UserError):
+        with suppress(UserError), redirect_stdout(io.StringIO()):
             runs = find_runs([folder])
             to_markdown(runs)
             print_table(runs)

@@ -30,9 +30,16 @@ def _data() -> dict[str, str]:
     return list_data()
 
 
+def _experiments() -> dict[str, str]:
+    from spikedistill.sweep import list_experiments, read_sweep
+
+    return {name: f"{(sweep := read_sweep(name)).title} ({sweep.source})" for name in list_experiments()}
+
+
 CATALOGUES: dict[str, Callable[[], dict[str, str]]] = {
     "models": _models,
     "methods": _methods,
     "recipes": _recipes,
     "data": _data,
+    "experiments": _experiments,
 }

@@ -257,7 +257,7 @@ def bench(
 
 
 @app.command(name="list")
-def list_names(what: Annotated[str, typer.Argument(help="models, methods, recipes or data")]) -> None:
+def list_names(what: Annotated[str, typer.Argument(help="models, methods, recipes, data or experiments")]) -> None:
     """List what ships with the package.
 
     Example: [bold]spikedistill list recipes[/bold]

@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_energy_of_a_run_its_twin_and_its_teacher(run):
     result = energy_of_run(run, images=20)
-    assert json.loads((run / ENERGY).read_text())["student"]["total"] == pytest.approx(result["student"]["total"])
+    assert json.loads((run / ENERGY).read_text()) == json.loads(json.dumps(result))
     student, twin, teacher = (result[whose] for whose in ("student", "twin", "teacher"))
     assert (student["images"], student["timesteps"]) == (20, 3)
     assert (twin["timesteps"], teacher["timesteps"]) == (None, None)
@@ -41,9 +41,9 @@ def test_energy_of_a_run_its_twin_and_its_teacher(run):
     assert twin["total"]["parameters"] == student["total"]["parameters"]
     assert twin["total"]["macs"] == student["total"]["macs"]
     assert teacher["total"]["macs"] > twin["total"]["macs"], "the teacher is wider"
-    opened = open_run(run)
-    images = next(iter(opened.test_images().epoch(0)))[0][:20]
-    assert student["total"] == pytest.approx(sd.energy(network, images).to_dict()["total"])
+    opened = open_run(run, images=20)
+    images = next(iter(opened.test_images().epoch(0)))[0]
+    assert student["total"] == sd.energy(network, images).to_dict()["total"]
 
 
 def test_energy_of_an_ann_has_no_twin(run):

@@ -162,10 +162,35 @@ def measure(folder: Path) -> None:
         (folder / f"{name}.json").write_text(json.dumps(content))
 
 
+def record(**changes: Any) -> dict[str, Any]:
+    """What the command experiment leaves beside its runs."""
+    table = {
+        "title": "Accuracy",
+        "heads": ["network", "SAKD", "published"],
+        "rows": [["ResNet-18", "90.00 ± 1.00", "94.99"]],
+        "notes": ["a note"],
+    }
+    return {
+        "title": "Depth",
+        "source": "SAKD table 4",
+        "about": "A <small> one.",
+        "command": "spikedistill experiment depth",
+        "runs": {"finished": 1, "planned": 2},
+        "seeds": [0],
+        "device": ["cpu"],
+        "torch": ["2.13"],
+        "commit": ["abc"],
+        "tables": [table],
+        "pictures": [{"files": ["../../secret.png", "accuracy.svg"], "caption": "Left."}],
+        "notes": [],
+    } | changes
+
+
 def fabricate_demo(root: Path) -> Path:
     """What the demo leaves: plain SNN, ANN and a few methods under three seeds each, one of them stopped.
 
-    The plain SNN of the first seed was measured beside, which the demo leaves to other commands.
+    The plain SNN of the first seed was measured beside, and the runs are an experiment's; the demo leaves both to
+    other commands.
     """
     means = {"snn": 96.4, "kdsnn-response": 97.3, "kdsnn-feature": 97.6, "sakd": 97.9}
     for method, mean in means.items():
@@ -178,6 +203,7 @@ def fabricate_demo(root: Path) -> Path:
                 measure(folder)
     for seed in range(3):
         fabricate(root, "ann", seed, accuracy=98.2 + 0.1 * seed, teacher=None, timesteps=None, terms={"task": 1.0})
+    (root / "experiment.json").write_text(json.dumps(record()))
     stopped = fabricate(root, "idsnn", 0, epochs=4, accuracy=90.0)
     (stopped / "summary.json").unlink()
     (stopped / "evaluation.json").unlink()
@@ -194,3 +220,9 @@ def demo_runs() -> Callable[[Path], Path]:
 def make_bill() -> Callable[..., dict[str, Any]]:
     """``make_bill(computation, timesteps)``: a network's part of energy.json."""
     return bill
+
+
+@pytest.fixture(scope="session")
+def make_record() -> Callable[..., dict[str, Any]]:
+    """``make_record(**changes)``: the contents of experiment.json."""
+    return record

@@ -102,3 +102,25 @@ def test_energies_have_three_digits_and_a_unit(value, text):
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (305_400, "305k"), (7.39e6, "7.39M"), (1.8e9, "1.8G")])
 def test_counts_have_three_digits(value, text):
     assert count(value) == text
+
+
+def test_an_experiment_shows_its_table_its_picture_and_its_command(make_run, make_record, tmp_path):
+    folder = make_run("snn", 0).parent
+    (folder / "accuracy.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    (tmp_path / "secret.png").write_bytes(b"not to be shown")
+    put(folder, "experiment.json", make_record())
+    shown = section(page(tmp_path), "experiment")
+    assert "90.00 ± 1.00" in shown
+    assert '<td class="theirs num">94.99</td>' in shown
+    assert "A &lt;small&gt; one." in shown
+    assert "1 of 2 runs, seeds 0, device cpu, torch 2.13, commit abc" in shown
+    assert "spikedistill experiment depth" in shown
+    assert shown.count("<img") == 1
+    assert "image/svg+xml" in shown
+
+
+@pytest.mark.parametrize("changes", [{"tables": 3}, {"runs": None}, {"pictures": [{}]}, {"commit": [1]}])
+def test_a_damaged_experiment_is_named(make_run, make_record, tmp_path, changes):
+    put(make_run("snn", 0).parent, "experiment.json", make_record(**changes))
+    with pytest.raises(UserError, match=r"experiment\.json"):
+        page(tmp_path)

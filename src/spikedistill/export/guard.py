@@ -25,8 +25,9 @@ def check_hdf5(file: Any, source: str) -> None:
             than 2 GiB of data.
     """
     import h5py
+    from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 
-    size, seen, waiting = 0, 0, [(file, "", {h5py.h5o.get_info(file.id).addr})]
+    size, seen, waiting = 0, 0, [(file, "", {h5o.get_info(file.id).addr})]
     while waiting:
         group, path, above = waiting.pop()
         for name in group:
@@ -37,7 +38,7 @@ def check_hdf5(file: Any, source: str) -> None:
                 raise UserError(f"{source}: '{place}' is a link to somewhere else, which is not followed")
             item = group[name]
             if isinstance(item, h5py.Group):
-                address = h5py.h5o.get_info(item.id).addr
+                address = h5o.get_info(item.id).addr
                 if address in above:
                     raise UserError(f"{source}: the group '{place}' lies within itself")
                 waiting.append((item, place, above | {address}))

@@ -185,7 +185,8 @@ def _check_kinds(path: Any, source: str) -> None:
             check_hdf5(file, source)
             nodes: Any = file["node/nodes"]
             kinds = {name: node["type"][()].decode() for name, node in nodes.items()}
-            noted = [node["metadata"] for node in (file["node"], *nodes.values()) if "metadata" in node]
+            top: Any = file["node"]
+            noted = [node["metadata"] for node in (top, *nodes.values()) if "metadata" in node]
             if not all(isinstance(notes, h5py.Group) for notes in noted):
                 raise ValueError("metadata that are no group")
     except UserError:
@@ -218,6 +219,8 @@ def _ordered(graph: Any, source: str) -> tuple[list[str], dict[str, list[str]]]:
         for name in (start, end):
             if name not in sources:
                 raise UserError(f"{source}: an edge from '{start}' to '{end}' names '{name}', which is no node")
+        if kinds[end] == "Input" or kinds[start] == "Output":
+            raise UserError(f"{source}: an edge from '{start}' to '{end}' leads into the Input or out of the Output")
         if start in sources[end]:
             raise UserError(f"{source}: there are two edges from '{start}' to '{end}', and NIR allows one")
         sources[end].append(start)
@@ -249,7 +252,10 @@ def _ordered(graph: Any, source: str) -> tuple[list[str], dict[str, list[str]]]:
 def _declared(node: Any) -> tuple[int, ...]:
     """The shape that a node says it takes, () where it does not say."""
     wanted = next(iter((node.input_type or {}).values()), None)
-    return () if wanted is None else tuple(int(size) for size in np.asarray(wanted).reshape(-1))
+    try:
+        return () if wanted is None else tuple(int(size) for size in np.asarray(wanted).reshape(-1))
+    except (TypeError, ValueError, OverflowError):  # no numbers, or no whole ones: then it says nothing
+        return ()
 
 
 def _number(metadata: Mapping[str, Any], key: str, default: float, source: str) -> float:

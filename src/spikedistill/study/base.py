@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+PUBLISHED = "published"
+"""Heading of the column beside one of ours."""
+
+
 @dataclass(frozen=True)
 class Done:
     """A finished run: what was planned, and its summary.
@@ -116,7 +120,7 @@ class Table:
             heads.append(head)
             columns.append([cell if isinstance(cell, str) else cell.ours() for cell in cells])
             if any(isinstance(cell, Value) and cell.published is not None for cell in cells):
-                heads.append("published")
+                heads.append(PUBLISHED)
                 columns.append([EMPTY if isinstance(cell, str) else cell.theirs() for cell in cells])
         return heads, [list(row) for row in zip(*columns, strict=True)]
 

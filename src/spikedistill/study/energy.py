@@ -86,7 +86,7 @@ def _measured(names: Mapping[str, str], bills: Bills, planned: list[Planned], do
     heads = ("accuracy, %", "firing rate, %", "SynOps, M", "computation, µJ", "times less than its ANN")
     note = (
         "SynOps here are the accumulates that spikes set off over all timesteps; KDSNN's poster does not define its "
-        "own, which are a thousandth of a network's multiply-accumulates or less"
+        "own, which are about a thousandth of each network's multiply-accumulates"
     )
     return Table("Measured on test images", "", heads, tuple(rows), (note,))
 
@@ -111,7 +111,7 @@ def _computation(names: Mapping[str, str], bills: Bills, options: Mapping[str, A
             ("energy", tuple(PAPER.computation(*one) / 1e6 for one in counts), 1),
         )
         rows.append((row, tuple(Value(found, _printed(options, key, label), digits) for key, found, digits in cells)))
-    heads = ("additions, M", "multiplications, M", "energy, µJ")
+    heads = ("additions, M", "multipl., M", "energy, µJ")
     notes = (
         "0.9 pJ an addition, 4.6 pJ a multiplication, first layer counted T times, as the paper does; its table prints "
         "J and mJ, each 1000 times too large, and is given here in the units that its own counts lead to",

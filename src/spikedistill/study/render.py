@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
-from spikedistill.study.base import Table, Value
+from spikedistill.study.base import PUBLISHED, Table, Value
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,17 +20,27 @@ def to_markdown(table: Table) -> str:
 
 
 def print_table(table: Table, console: Console) -> None:
-    """The table for the terminal."""
+    """The table for the terminal: a published figure stands below ours, so that many columns fit 80 characters."""
     import rich.box
     import rich.table
     import rich.text
 
     heads, rows = table.grid()
+    below = {index - 1 for index, head in enumerate(heads) if head == PUBLISHED}
+    shown = [index for index, head in enumerate(heads) if head != PUBLISHED]
     drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for index, head in enumerate(heads):
-        drawn.add_column(rich.text.Text(head), justify="right" if index else "left", overflow="fold")
+    for index in shown:
+        lines = textwrap.wrap(heads[index], 12, break_long_words=False)
+        head = rich.text.Text("\n".join(lines))
+        if index in below:
+            head.append("\npublished", "dim")
+        drawn.add_column(head, justify="right" if index else "left", no_wrap=bool(index))
     for row in rows:
-        drawn.add_row(*map(rich.text.Text, row))
+        cells = [rich.text.Text(row[index]) for index in shown]
+        for cell, index in zip(cells, shown, strict=True):
+            if index in below:
+                cell.append(f"\n{row[index + 1]}", "dim")
+        drawn.add_row(*cells)
     console.print(rich.text.Text(table.title, style="bold"), drawn, sep="\n")
     for note in table.notes:
         console.print(rich.text.Text(note, style="dim"))
