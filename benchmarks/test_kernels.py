@@ -11,7 +11,7 @@ from spikedistill.models.fuse import FusedBatchNorm
 from spikedistill.spiking import LIF, compiling
 from spikedistill.spiking.bits import pack, unpack
 from spikedistill.spiking.deferred import Spikes, settle
-from spikedistill.spiking.time import with_rate
+from spikedistill.spiking.rates import with_rate
 
 T, B, C, SIDE = 4, 32, 64, 32
 

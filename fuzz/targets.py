@@ -7,6 +7,7 @@ import io
 import shutil
 import tempfile
 import warnings
+import zlib
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
@@ -35,17 +36,20 @@ class Workplace:
         memory = Path("/dev/shm")
         self.folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None)) / "run"
         self.whole = {name: (run / name).read_bytes() for name in FILES if (run / name).is_file()}
+        self.changed = set(self.whole)
         (self.folder / "checkpoints").mkdir(parents=True)
+        self.fill({})
 
     def fill(self, changed: dict[str, bytes]) -> Path:
         """The folder, with these files in place of its own; an empty one is left out."""
-        for name in (*FILES, WEIGHTS_FROM_ELSEWHERE):
+        for name in {*changed, *self.changed}:
             content = changed.get(name, self.whole.get(name, b""))
             path = self.folder / name
             if content:
                 path.write_bytes(content)
             else:
                 path.unlink(missing_ok=True)
+        self.changed = set(changed)
         return self.folder
 
     def close(self) -> None:
@@ -85,18 +89,27 @@ def run_folder(workplace: Workplace) -> Callable[[bytes], None]:
     from spikedistill.runfolder import read_state
 
     def test(data: bytes) -> None:
-        folder = workplace.fill(_files(data))
-        for read in (read_config, load_run, lambda folder: latest_checkpoint(folder / "checkpoints")):
+        files = _files(data)
+        folder = workplace.fill(files)
+        if "config.yaml" in files:
             with suppress(UserError):
-                read(folder)
-        if (folder / WEIGHTS_FROM_ELSEWHERE).exists():
+                read_config(folder)
+        if "config.yaml" in files or "student.safetensors" in files:
+            with suppress(UserError):
+                load_run(folder)
+        if FILES[-1] in files:
+            with suppress(UserError):
+                latest_checkpoint(folder / "checkpoints")
+        if WEIGHTS_FROM_ELSEWHERE in files:
             with suppress(UserError):
                 read_state(folder / WEIGHTS_FROM_ELSEWHERE)
         with suppress(UserError), redirect_stdout(io.StringIO()):
             runs = find_runs([folder])
             to_markdown(runs)
-            print_table(runs)
-            write_run_report(folder)
+            # A page takes twenty times as long as all the rest.
+            if zlib.crc32(data) % 20 == 0:
+                print_table(runs)
+                write_run_report(folder)
 
     return test
 

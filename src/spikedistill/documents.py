@@ -15,6 +15,7 @@ from typing import Any
 from spikedistill.errors import UserError
 
 CHARACTERS, JSON_CHARACTERS, VALUES, LEVELS = 10**6, 2**28, 10**5, 64
+WHOLE = 2**63 - 1
 PLAIN = (str, int, float, bool, type(None))
 
 
@@ -108,6 +109,8 @@ def _check(content: Any, source: str) -> None:
             raise UserError(
                 f"{source} holds {_shown(value)}, a {type(value).__name__}; put it in quotes if it is a text"
             )
+        elif isinstance(value, int) and abs(value) > WHOLE:
+            raise UserError(f"{source} holds a whole number of {value.bit_length()} bits; at most 63 are read")
         elif isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{source} holds {value}, which is no finite number")
 

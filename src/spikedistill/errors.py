@@ -1,12 +1,27 @@
 """The exceptions that the command line turns into a sentence: refused input, and a run that failed."""
 
 
+def printable(text: str) -> str:
+    """A text on one line without control characters: names in files from strangers must not steer a terminal."""
+    return "".join(_shown(character) for character in " ".join(text.split("\n")))
+
+
+def _shown(character: str) -> str:
+    # C0 and C1 controls, and those that turn the direction of writing.
+    control = character < " " or "\x7f" <= character <= "\x9f"
+    turns = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
+    return "?" if control or turns else character
+
+
 class UserError(Exception):
     """A mistake in what was asked for: a recipe key, a path, a name, a shape.
 
     The message is one sentence that names what was given, where, and what would do. The command line prints it
     and leaves with exit code 2; no traceback is shown.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class TrainingFailed(Exception):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from spikedistill.data import DataSettings
 from spikedistill.engine import OptimizerSettings, ScheduleSettings
-from spikedistill.errors import UserError, nearest, unknown
+from spikedistill.errors import UserError, nearest, printable, unknown
 from spikedistill.methods import METHODS, Method
 from spikedistill.models.registry import options_of
 
@@ -236,6 +236,8 @@ def parse(content: Any, source: str = "recipe") -> Recipe:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise _sentence(error) from None
+    if any(character in "/\\" or character != printable(character) for character in recipe.name):
+        raise UserError(f"recipe key 'name': '{recipe.name}' cannot be a folder's name; use letters, digits, - and _")
     recipe.method_settings()
     if recipe.student is not None:
         recipe.student.arguments()

@@ -1,11 +1,15 @@
 """What the tests of this folder share: one run that nobody disturbed."""
 
 import multiprocessing
+import shutil
 import time
+from pathlib import Path
 
 import forked
 import pytest
 from comparing import Undisturbed
+
+from spikedistill.run import train
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +23,17 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     process.join()
     assert process.exitcode == 0
     return Undisturbed(folder, time.monotonic() - started, operations.value)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the smallest finished run."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    train(forked.recipe(folder, "epochs=1", name="digits-2conv-snn"), verbose=False)
+    return folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be tampered with."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))

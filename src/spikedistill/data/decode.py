@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is read, whatever a file is called; Pillow would start other programs for some of the rest (EPS)."""
+PIXELS = 2**26
+"""Of one image, at most: a file of a few kilobytes can claim any number."""
+BROKEN = (OSError, SyntaxError, ValueError, EOFError)
 INSPECTED = 64
 PIECE = 64
 THREADS = min(8, os.cpu_count() or 1)
@@ -143,12 +148,14 @@ def open_image(rows: Rows, row: int) -> "Image":
     from PIL.ExifTags import Base
 
     try:
-        with Image.open(rows.encoded(row)) as image:
+        with Image.open(rows.encoded(row), formats=FORMATS) as image:
+            if image.width * image.height > PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels; at most {PIXELS:,} are read")
             image.load()
             turned = image.getexif().get(Base.Orientation) is not None
             upright = ImageOps.exif_transpose(image) if turned else image
     # Pillow's decoders raise all of these on broken files.
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+    except (*BROKEN, struct.error, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"{rows.where(row)} cannot be read as an image ({error}); replace or remove it") from error
     if upright.mode == "F":
         raise UserError(

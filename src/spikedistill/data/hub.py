@@ -1,6 +1,6 @@
 """Data sets in the Hugging Face hub's layout, from the hub or from a local folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spikedistill.data.catalogue import HUB, list_data
-from spikedistill.data.rows import Stored
+from spikedistill.data.rows import Stored, stored_image
 from spikedistill.errors import UserError, unknown
 
 LABEL_NAMES = ("label", "labels", "fine_label", "coarse_label")
@@ -19,8 +19,10 @@ TEST_SPLITS = ("test", "validation", "valid", "val", "dev")
 class TableRows:
     """One split of a Hugging Face data set, images left encoded."""
 
-    def __init__(self, split: Any, image: str, label: str, where: str) -> None:
+    def __init__(self, split: Any, image: str, label: str, where: str, roots: Sequence[Path]) -> None:
         from datasets import Image
+
+        self._roots = roots
 
         self._table = split.select_columns([image]).cast_column(image, Image(decode=False))
         self._image = image
@@ -34,10 +36,7 @@ class TableRows:
 
     def encoded(self, row: int) -> str | BytesIO:
         """The file's contents, or its path where the table holds only that."""
-        value = self._table[row][self._image]
-        if value is None:
-            raise UserError(f"{self.where(row)} has no image; remove the row")
-        return BytesIO(value["bytes"]) if value["bytes"] is not None else value["path"]
+        return stored_image(self._table[row][self._image], self.where(row), self._roots)
 
     def where(self, row: int) -> str:
         """Split and row number."""
@@ -88,7 +87,7 @@ def load_folder(path: Path) -> Mapping[str, Any]:
         if (path / "dataset_dict.json").exists():
             return _splits(datasets.load_from_disk(str(path)))
         return _splits(datasets.load_dataset(str(path)))
-    except (OSError, ValueError, DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise UserError(
             f"data.path '{path}' holds no data set that can be read ({first_line(error)}); it must be parquet files "
             "in the hub's layout (train-*.parquet, test-*.parquet) or an image folder (train/<class>/, test/<class>/)"
@@ -109,8 +108,24 @@ def check_parquet(path: Path) -> None:
             ) from error
 
 
-def open_splits(splits: Mapping[str, Any], name: str) -> Stored:
+def image_roots(folder: Path | None) -> tuple[Path, ...]:
+    """Where images may lie that a table names instead of holding them: in its own folder, or in the hub's caches."""
+    if folder is not None:
+        return (folder,)
+    from datasets import config  # pyright: ignore[reportAttributeAccessIssue]
+    from huggingface_hub import constants
+
+    places = (config.HF_CACHE_HOME, config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE)
+    return tuple(Path(place) for place in places)
+
+
+def open_splits(splits: Mapping[str, Any], name: str, folder: Path | None = None) -> Stored:
     """Finds the training and test split, the image and the label column.
+
+    Args:
+        splits: of the loaded data set.
+        name: for messages.
+        folder: where it lies; None for the hub.
 
     The test part is the first of ``test, validation, valid, val, dev`` whose images have labels.
 
@@ -121,12 +136,13 @@ def open_splits(splits: Mapping[str, Any], name: str) -> Stored:
         raise UserError(f"data set '{name}' has no split 'train' (it has: {', '.join(splits)})")
     features = splits["train"].features
     image, label = image_column(features, name), label_column(features, name)
-    train = TableRows(splits["train"], image, label, f"'{name}' split 'train'")
+    roots = image_roots(folder)
+    train = TableRows(splits["train"], image, label, f"'{name}' split 'train'", roots)
     classes = _classes(features[label], train.labels, name)
     check_labels(train.labels, len(classes), f"'{name}' split 'train'")
     for key in TEST_SPLITS:
         if key in splits and image in splits[key].features and label in splits[key].features:
-            test = TableRows(splits[key], image, label, f"'{name}' split '{key}'")
+            test = TableRows(splits[key], image, label, f"'{name}' split '{key}'", roots)
             # ImageNet's test split is published without labels, as -1.
             if bool((test.labels == -1).all()):
                 continue

@@ -141,7 +141,7 @@ def _place(settings: DataSettings) -> tuple[str, list[str], Callable[[], Stored]
     name = path.resolve().name
     if is_image_folder(path):
         return name, stamp, lambda: open_folder(path)
-    return name, stamp, lambda: open_splits(load_folder(path), name)
+    return name, stamp, lambda: open_splits(load_folder(path), name, path)
 
 
 def _check_classes(stored: Stored) -> None:

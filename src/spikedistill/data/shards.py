@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from spikedistill.data.decode import Decodes
+from spikedistill.data.rows import stored_image
 from spikedistill.data.seeds import generator, seed_of
 from spikedistill.errors import UserError
 
@@ -34,6 +35,7 @@ class EncodedRows:
     rows: Sequence[dict[str, Any]]
     image: str
     name: str
+    roots: Sequence[Path]
 
     @property
     def labels(self) -> Tensor:
@@ -42,10 +44,7 @@ class EncodedRows:
 
     def encoded(self, row: int) -> str | BytesIO:
         """The image file's contents, or its path."""
-        value = self.rows[row][self.image]
-        if value is None:
-            raise UserError(f"{self.where(row)} has no image; remove the row")
-        return BytesIO(value["bytes"]) if value["bytes"] is not None else value["path"]
+        return stored_image(self.rows[row][self.image], self.where(row), self.roots)
 
     def where(self, row: int) -> str:
         """The data set; rows of a stream have no numbers."""
@@ -68,6 +67,7 @@ class ShardSet:
         buffer: rows out of which the next is drawn.
         shape: ``(C, H, W)`` of every image.
         classes: number of classes, every label lies below it.
+        roots: where images may lie that a row names instead of holding them.
     """
 
     rows: Any
@@ -80,6 +80,7 @@ class ShardSet:
     buffer: int
     shape: tuple[int, ...]
     classes: int
+    roots: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return self.count
@@ -193,7 +194,7 @@ class _Decoding(IterableDataset[Any]):
 
     def _decoded(self, rows: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
         source = self._source
-        encoded = EncodedRows(rows, source.image, source.name)
+        encoded = EncodedRows(rows, source.image, source.name, source.roots)
         images = torch.stack([source.decoder(encoded, row) for row in range(len(rows))])
         return images, torch.tensor([self._label(row[source.label]) for row in rows])
 

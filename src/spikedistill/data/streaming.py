@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikedistill.data.decode import choose_decoder
-from spikedistill.data.hub import TEST_SPLITS, check_parquet, first_line, image_column, label_column
+from spikedistill.data.hub import TEST_SPLITS, check_parquet, first_line, image_column, image_roots, label_column
 from spikedistill.data.shards import EncodedRows, ShardSet
 from spikedistill.errors import UserError
 
@@ -100,8 +100,19 @@ def _part(
     image, label = image_column(rows.features, name), label_column(rows.features, name)
     rows = rows.select_columns([image, label]).cast_column(image, Image(decode=False))
     where = f"'{name}' split '{split}'"
-    first = EncodedRows(list(islice(rows, INSPECTED)), image, where)
+    roots = image_roots(Path(settings.path).expanduser() if settings.path else None)
+    first = EncodedRows(list(islice(rows, INSPECTED)), image, where, roots)
     decoder = like.decoder if like else choose_decoder(first, settings.channels, settings.size)
     return ShardSet(
-        rows, image, label, where, count, decoder, settings.workers, settings.buffer, tuple(decoder.shape), classes
+        rows,
+        image,
+        label,
+        where,
+        count,
+        decoder,
+        settings.workers,
+        settings.buffer,
+        tuple(decoder.shape),
+        classes,
+        roots,
     )

@@ -122,8 +122,9 @@ class NirNetwork(nn.Module):
                 f"{self._source} takes images {['B', *self.shape]} or sequences {['T', 'B', *self.shape]}, "
                 f"not {list(x.shape)}".replace("'", "")
             )
-        if images and self.metadata.get("encoding", "direct") != "direct":
-            raise UserError(f"{self._source} takes {self.metadata['encoding']} sequences [T, B, ...], not images")
+        encoding = str(self.metadata.get("encoding", "direct"))
+        if images and encoding != "direct":
+            raise UserError(f"{self._source} takes {encoding} sequences [T, B, ...], not images")
         return direct_encode(x, self._timesteps) if images else x
 
     def _rehearse(self, graph: Any) -> None:
@@ -260,8 +261,10 @@ def _declared(node: Any) -> tuple[int, ...]:
 
 def _number(metadata: Mapping[str, Any], key: str, default: float, source: str) -> float:
     try:
-        return float(metadata.get(key, default))
-    except (TypeError, ValueError):
+        number = float(metadata.get(key, default))
+        int(number)  # neither NaN nor infinite
+        return number
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"{source}: its metadata say '{key}' is {metadata[key]!r}, which is no number") from None
 
 

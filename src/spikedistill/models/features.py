@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from spikedistill.errors import UserError, unknown
 from spikedistill.models.activation import Spike
 from spikedistill.spiking.deferred import Spikes, settle
-from spikedistill.spiking.time import with_rate
+from spikedistill.spiking.rates import with_rate
 
 SIDES = ("before", "after")
 

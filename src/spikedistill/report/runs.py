@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spikedistill.documents import read_json, read_yaml
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, printable
 from spikedistill.report.evaluation import Evaluation, parse_evaluation, within_reason
 
 PLAIN_ANN, PLAIN_SNN = "ann", "snn"
@@ -164,16 +164,27 @@ def _below(root: Path) -> Iterable[Path]:
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"not a run folder: {path} is missing")
-    config = read_yaml(path, str(path))
+    config = _plain(read_yaml(path, str(path)))
     if not isinstance(config, dict):
         raise UserError(f"{path} must hold a mapping of settings, not {type(config).__name__}")
     return config
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    content = read_json(path, str(path))
+    content = _plain(read_json(path, str(path)))
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold an object, not {type(content).__name__}")
+    return content
+
+
+def _plain(content: Any) -> Any:
+    """The same with texts that a terminal prints as they are."""
+    if isinstance(content, str):
+        return "\n".join(map(printable, content.split("\n")))
+    if isinstance(content, list):
+        return content if content and isinstance(content[0], int | float) else [_plain(item) for item in content]
+    if isinstance(content, dict):
+        return {printable(key): _plain(item) for key, item in content.items()}
     return content
 
 

@@ -32,34 +32,6 @@ def rate(folded: Tensor, batch: int) -> Tensor:
     return folded if folded.shape[0] == batch else readout(folded.unflatten(0, (-1, batch)))
 
 
-class _WithRate(torch.autograd.Function):
-    """``apply(folded, timesteps)``: the same tensor, and its mean over T."""
-
-    @staticmethod
-    def forward(ctx, folded: Tensor, timesteps: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        ctx.timesteps = timesteps
-        ctx.set_materialize_grads(False)
-        return folded, readout(unfold(folded, timesteps))
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor | None, grad_rate: Tensor | None):  # type: ignore[override]
-        steps = ctx.timesteps
-        if grad is None and grad_rate is not None:
-            return fold(direct_encode(grad_rate / steps, steps)), None
-        if grad is None or grad_rate is None:
-            return grad, None
-        # one pass, where autograd alone would write the mean's gradient T times and read it again
-        return fold(torch.add(unfold(grad, steps), grad_rate, alpha=1.0 / steps)), None
-
-
-def with_rate(folded: Tensor, timesteps: int) -> tuple[Tensor, Tensor]:
-    """A folded feature, to go on with, and its mean over T: ``[T*B, ...]`` to ``[T*B, ...]`` and ``[B, ...]``."""
-    if torch.compiler.is_compiling():
-        return folded, readout(unfold(folded, timesteps))
-    return _WithRate.apply(folded, timesteps)
-
-
 def direct_encode(images: Tensor, timesteps: int) -> Tensor:
     """Direct coding: the image is the input current of every step, ``[B, ...] -> [T, B, ...]`` (a view, no copy)."""
     return images.expand(timesteps, *images.shape)

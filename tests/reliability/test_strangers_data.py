@@ -1,0 +1,141 @@
+"""Data sets, images and NIR files from strangers: nothing runs, reaches out or blows up."""
+
+import io
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harm import Evil, refused
+
+from spikedistill.data import DataSettings, open_data
+
+
+def test_a_data_folder_with_a_script_runs_nothing(tmp_path: Path) -> None:
+    folder, mark = tmp_path / "stranger", tmp_path / "mark"
+    folder.mkdir()
+    (folder / "stranger.py").write_text(f"import os\nos.mkdir({str(mark)!r})\n")
+    refused(lambda: open_data(DataSettings(path=str(folder)), 0))
+    assert not mark.exists()
+
+
+def test_a_table_cannot_name_images_outside_its_folder(tmp_path: Path) -> None:
+    import datasets
+    from PIL import Image
+
+    secret = tmp_path / "secret.png"
+    Image.new("L", (8, 8)).save(secret)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.Value("int64")})
+    for part in ("train", "test"):
+        rows = {"image": [{"bytes": None, "path": str(secret)}] * 2, "label": [0, 1]}
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(str(folder / f"{part}-0.parquet"))
+    message = refused(lambda: open_data(DataSettings(path=str(folder), validation=0.0), 0))
+    assert "which lies outside" in message
+
+
+def image_folder(tmp_path: Path, content: bytes, name: str = "0.png") -> Path:
+    from PIL import Image
+
+    for part in ("train", "test"):
+        place = tmp_path / "images" / part / "cat"
+        place.mkdir(parents=True)
+        Image.new("L", (8, 8)).save(place / "a.png")
+    (tmp_path / "images" / "train" / "cat" / name).write_bytes(content)
+    return tmp_path / "images"
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of a few kilobytes that says it has ``side`` x ``side`` pixels."""
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    size = side.to_bytes(4, "big") * 2
+    rows = zlib.compress(bytes(1 + side) * 8)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", size + bytes([8, 0, 0, 0, 0]))
+        + chunk(b"IDAT", rows)
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("side", [9_000, 12_000, 60_000])
+def test_an_image_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, side: int) -> None:
+    folder = image_folder(tmp_path, bomb(side))
+    message = refused(lambda: open_data(DataSettings(path=str(folder), validation=0.0, size=8), 0))
+    assert "0.png" in message
+    assert "cannot be read as an image" in message
+
+
+def test_no_interpreter_is_started_for_an_image(tmp_path: Path) -> None:
+    # Pillow would hand PostScript to Ghostscript, whatever the file is called.
+    mark = tmp_path / "mark"
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(" + str(mark).encode() + b") (w) file\n"
+    folder = image_folder(tmp_path, script)
+    assert "cannot be read as an image" in refused(lambda: open_data(DataSettings(path=str(folder), validation=0.0), 0))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\xff\xd8\xff\xe0" + bytes(20), bytes(1000)]
+)
+def test_images_that_are_none_are_refused(tmp_path: Path, content: bytes) -> None:
+    folder = image_folder(tmp_path, content)
+    assert "0.png" in refused(lambda: open_data(DataSettings(path=str(folder), validation=0.0), 0))
+
+
+def hdf5(fill: Callable[[Any], object]) -> io.BytesIO:
+    h5py = pytest.importorskip("h5py")
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        fill(file)
+    buffer.seek(0)
+    return buffer
+
+
+def test_a_nir_file_cannot_reach_out_of_itself_nor_grow(tmp_path: Path) -> None:
+    h5py, numpy = pytest.importorskip("h5py"), pytest.importorskip("numpy")
+    pytest.importorskip("nir")
+    from spikedistill.export.interpreter import read_nir
+
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(800))
+    cases = {
+        "is a link to somewhere else": lambda file: file.create_group("node").__setitem__(
+            "nodes", h5py.ExternalLink(str(secret), "/")
+        ),
+        "lie in another file": lambda file: file.create_group("node").create_dataset(
+            "weight", shape=(100,), dtype="f8", external=[(str(secret), 0, 800)]
+        ),
+        "claims to hold more than": lambda file: file.create_group("node").create_dataset(
+            "weight", shape=(2**20, 2**20), dtype="f4", chunks=(64, 64)
+        ),
+        "lies within itself": lambda file: file.create_group("node").__setitem__("again", file["node"]),
+        "is not a NIR file": lambda file: file.create_dataset("node", data=numpy.ones(3)),
+    }
+    for said, fill in cases.items():
+        assert said in refused(lambda fill=fill: read_nir(hdf5(fill)))
+    assert "is not a NIR file" in refused(lambda: read_nir(io.BytesIO(pickle.dumps(Evil(tmp_path / "mark")))))
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    "changes", [bytes([1, 4, 1, 1]), bytes([2, 4, 2, 1, 4, 1, 2]), bytes([1, 3, 1]), bytes([1, 0, 5, 9])]
+)
+def test_nir_graphs_with_cycles_or_missing_nodes_are_refused(changes: bytes) -> None:
+    pytest.importorskip("nir")
+    sys.path.insert(0, str(Path(__file__).parents[2] / "fuzz"))
+    try:
+        from graphs import written
+    finally:
+        sys.path.pop(0)
+    from spikedistill.export.interpreter import read_nir
+
+    read_nir(io.BytesIO(written(b"")))
+    refused(lambda: read_nir(io.BytesIO(written(changes))))
