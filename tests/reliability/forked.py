@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import gc
 import multiprocessing
 import os
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,12 @@ import lightning_fabric  # noqa: F401 (imported for the processes that are forke
 import sklearn.datasets  # noqa: F401
 import tensorboard.summary.writer.record_writer  # noqa: F401
 import torch
+from torch.utils.data import Dataset
 
+import spikedistill as sd
 from spikedistill.engine.lock import hold
 from spikedistill.engine.loop import Trainer
+from spikedistill.errors import UserError
 from spikedistill.recipe import Recipe
 from spikedistill.recipebook import read_recipe
 from spikedistill.run import train
@@ -112,6 +118,81 @@ def run_with_small_files(asked: Recipe, limit: int, said: Any) -> None:
     """Trains where no file may be larger than ``limit`` bytes."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     run_saying(asked, False, said)
+
+
+def run_watching_memory(folder: Path, steps: int, said: Any) -> None:
+    """Trains so many steps and says the process's memory in bytes after 500 of them and at the end."""
+    seen: list[int] = []
+    step, done = Trainer._step, 0
+
+    def watched(self: Trainer, *arguments: Any) -> bool:
+        nonlocal done
+        done += 1
+        if done in (500, steps):
+            gc.collect()
+            seen.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
+        return step(self, *arguments)
+
+    Trainer._step = watched  # type: ignore[method-assign]
+    # 48 images, a batch of 2: 24 steps an epoch.
+    small = ["batch_size=2", f"epochs={-(-steps // 24)}", "checkpoint_minutes=0.001", "timesteps=1", "student.width=1"]
+    run(recipe(folder, *small, name="digits-2conv-snn"))
+    said.put(seen)
+
+
+class Readable(Dataset):
+    """Images, of which the last one cannot be read if that is wanted."""
+
+    def __init__(self, good: bool, count: int = 16) -> None:
+        self.good, self.count = good, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if not self.good and index == self.count - 1:
+            raise UserError("the last image cannot be read")
+        return torch.full((1, 8, 8), index % 2 + 0.5), index % 2
+
+
+def distilled(folder: Path, good: bool, epochs: int = 1) -> None:
+    """Distils with reading processes."""
+    make = {"num_classes": 2, "in_channels": 1, "image_size": 8, "width": 2}
+    ann, snn = sd.create_model("2conv", **make), sd.create_model("2conv", **make, spiking=True, timesteps=1)
+    options = {"classes": ("a", "b"), "validation": 0.0, "workers": 2, "verbose": False, "epochs": epochs}
+    with suppress(UserError):
+        sd.distill(ann, snn, Readable(good), Readable(True), batch_size=4, out=folder, **options)
+
+
+def run_counting_what_is_left(folder: Path, good: bool, said: Any) -> None:
+    """Distils twice, and says which threads, files and processes there were after the first and after the second."""
+    left = []
+    for number in range(2):
+        distilled(folder / str(number), good)
+        gc.collect()
+        files = sorted(os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if _is_open(name))
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        left.append((sorted(thread.name for thread in threading.enumerate()), files, children))
+    said.put(left)
+
+
+def _is_open(descriptor: str) -> bool:
+    return os.path.lexists(f"/proc/self/fd/{descriptor}")
+
+
+def run_with_workers_forever(folder: Path, said: Any) -> None:
+    """Distils with reading processes, says their numbers at the first step, and goes on."""
+    step, told = Trainer._step, False
+
+    def telling(self: Trainer, *arguments: Any) -> bool:
+        nonlocal told
+        if not told:
+            told = True
+            said.put([int(n) for n in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()])
+        return step(self, *arguments)
+
+    Trainer._step = telling  # type: ignore[method-assign]
+    distilled(folder, True, 100_000)
 
 
 def run_signalled(asked: Recipe, number: int, step: int, said: Any) -> None:

@@ -54,6 +54,7 @@ class Result:
     rounds: int
     rows: list[Row]
     aims: list[Aim]
+    bound: str
 
 
 def bench(
@@ -132,7 +133,7 @@ def measure(name: str, setup: Setup, rounds: int) -> Result:
         )
         for candidate, timing in timings.items()
     ]
-    return Result(name, work.title, baseline, rounds, rows, _aims(work, rows, setup))
+    return Result(name, work.title, baseline, rounds, rows, _aims(work, rows, setup), work.bound)
 
 
 def _aims(work: Work, rows: list[Row], setup: Setup) -> list[Aim]:

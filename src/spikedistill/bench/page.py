@@ -52,12 +52,13 @@ def to_markdown(found: dict[str, Any]) -> str:
 
 def _work(result: dict[str, Any]) -> list[str]:
     rows = result["rows"]
+    missed = any(not aim["reached"] for aim in result["aims"])
     kept, peak = (any(row[key] is not None for row in rows) for key in ("saved_bytes", "peak_bytes"))
     titles = ["candidate", "ms", f"of {result['baseline']}", *["MiB kept"] * kept, *["MiB peak"] * peak]
     lines = [
         f"## {result['title']}",
         "",
-        f"{result['rounds']} rounds.",
+        f"{result['rounds']} rounds." + (f" What bounds it: {result['bound']}." if missed and result["bound"] else ""),
         "",
         "| " + " | ".join(titles) + " |",
         "|---|" + "---:|" * (len(titles) - 1),
