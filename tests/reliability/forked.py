@@ -156,10 +156,17 @@ class Readable(Dataset):
 
 
 def distilled(folder: Path, good: bool, epochs: int = 1) -> None:
-    """Distils with reading processes."""
-    make = {"num_classes": 2, "in_channels": 1, "image_size": 8, "width": 2}
+    """Distils with reading processes (forked ones, not from a server of their own that would import everything)."""
+    multiprocessing.set_start_method("fork", force=True)
+    make: dict[str, Any] = {"num_classes": 2, "in_channels": 1, "image_size": 8, "width": 2}
     ann, snn = sd.create_model("2conv", **make), sd.create_model("2conv", **make, spiking=True, timesteps=1)
-    options = {"classes": ("a", "b"), "validation": 0.0, "workers": 2, "verbose": False, "epochs": epochs}
+    options: dict[str, Any] = {
+        "classes": ("a", "b"),
+        "validation": 0.0,
+        "workers": 2,
+        "verbose": False,
+        "epochs": epochs,
+    }
     with suppress(UserError):
         sd.distill(ann, snn, Readable(good), Readable(True), batch_size=4, out=folder, **options)
 

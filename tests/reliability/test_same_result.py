@@ -1,6 +1,7 @@
 """The same seed gives the same result: twice, after an interruption by every method, with any number of workers."""
 
 from pathlib import Path
+from typing import Any
 
 import forked
 import pytest
@@ -95,9 +96,16 @@ class Drawn(Dataset):
 
 def distilled(folder: Path, workers: int) -> bytes:
     torch.manual_seed(0)
-    make = {"num_classes": 3, "in_channels": 1, "image_size": 8, "width": 4}
+    make: dict[str, Any] = {"num_classes": 3, "in_channels": 1, "image_size": 8, "width": 4}
     ann, snn = sd.create_model("2conv", **make), sd.create_model("2conv", **make, spiking=True, timesteps=2)
-    options = {"epochs": 2, "batch_size": 8, "workers": workers, "validation": 0.25, "verbose": False, "out": folder}
+    options: dict[str, Any] = {
+        "epochs": 2,
+        "batch_size": 8,
+        "workers": workers,
+        "validation": 0.25,
+        "verbose": False,
+        "out": folder,
+    }
     sd.distill(ann, snn, Drawn(), Drawn(), **options)
     return (folder / "student.safetensors").read_bytes()
 

@@ -6,6 +6,9 @@ SpikingJelly's answers equal ours bit for bit. snnTorch fires on > and detaches 
 as its triangular one has no gradient of that shape. Norse scales its input by 1 - decay, which is left to it here.
 """
 
+# The peers live in an environment of their own (make bench).
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 from collections.abc import Callable

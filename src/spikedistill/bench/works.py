@@ -233,9 +233,9 @@ WORKS: dict[str, Work] = {
         _methods("joint-asnn", {}),
         (Target("joint-asnn", 1.30),),
         bound="the ANN's own forward and backward pass is a quarter of the plain step, composing the weights from "
-        "their factors a twentieth, the branches the rest. All weights of one shape are composed in one batched product "
-        "for both networks, and the branches' gradient joins the spikes' in one pass; the plain step itself has become "
-        "faster than what the aim was set against",
+        "their factors a twentieth, the branches the rest. All weights of one shape are composed in one batched "
+        "product for both networks, and the branches' gradient joins the spikes' in one pass; the plain step itself "
+        "has become faster than what the aim was set against",
     ),
     "inference": Work(
         "inference: ResNet-18 of width 32, T=4, B=32, fp32",

@@ -102,7 +102,8 @@ def _data_parallel() -> Any:
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     # Channels-last weights have gradients of the same layout, which DDP's buckets have not; it tells at every start.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    return DDPStrategy(timeout=timedelta(minutes=10), **{buffers: False})
+    keywords: dict[str, Any] = {buffers: False}
+    return DDPStrategy(timeout=timedelta(minutes=10), **keywords)
 
 
 def make_fabric(

@@ -27,7 +27,7 @@ def from_timm(
         UserError: timm is not installed, does not know the name, or cannot get the weights.
     """
     try:
-        import timm
+        import timm  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(
             f"model '{name}' comes from timm, which is not installed: pip install 'spikedistill[timm]'"
