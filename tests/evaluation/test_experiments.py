@@ -40,15 +40,14 @@ def test_an_experiment_can_be_planned_at_every_scale(name):
     sweep = read_sweep(name)
     assert sweep.study in STUDIES
     assert sweep.small.about
-    for scale in SCALES:
-        planned = plan(sweep, scale, Path("out"), [])
+    small, paper = plans = [plan(sweep, scale, Path("out"), []) for scale in SCALES]
+    for planned in plans:
         assert len({one.recipe.folder() for one in planned}) == len(planned)
         for one in planned:
             teacher = one.recipe.teacher
             if one.cell.teacher is not None:
                 assert teacher is not None
                 assert teacher.path == f"out/{one.cell.teacher}-seed{one.seed}"
-    small, paper = (plan(sweep, scale, Path("out"), []) for scale in SCALES)
     assert all(one.recipe.published is None for one in small), "figures of another size stand in the table alone"
     assert sum(one.recipe.epochs for one in small) < sum(one.recipe.epochs for one in paper)
 

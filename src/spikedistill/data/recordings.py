@@ -8,6 +8,9 @@ CIFAR10-DVS has no test part. Here it is a tenth of each class, drawn once and f
 recordings in the order of their numbers.
 """
 
+# tonic is an extra.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import re

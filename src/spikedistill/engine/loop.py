@@ -287,7 +287,8 @@ class Trainer:
         else:
             sums.add(logits, labels, losses)
         if update:
-            if not self.spoiled:
+            # All processes leave the step out, or their weights would part.
+            if not (self.watch.skip and any_process(self.fabric, self.spoiled)):
                 self._update()
             self.spoiled = False
             self.optimizer.zero_grad(set_to_none=True)

@@ -27,7 +27,7 @@ def channels(figure: Figure, image: Tensor, networks: Sequence[tuple[str, Tensor
         line[0].set_ylabel(name, rotation=0, ha="right", va="center")
         limit = float(maps.max()) or 1.0
         for panel, channel in zip(line[1:], maps, strict=False):
-            panel.imshow(channel, cmap="magma", vmin=0.0, vmax=limit)
+            panel.imshow(channel.numpy(), cmap="magma", vmin=0.0, vmax=limit)
 
 
 def evidence(figure: Figure, images: Tensor, networks: Sequence[tuple[str, Tensor, list[tuple[bool, str]]]]) -> None:
@@ -39,8 +39,8 @@ def evidence(figure: Figure, images: Tensor, networks: Sequence[tuple[str, Tenso
     for line, (name, maps, right) in zip(axes[1:], networks, strict=True):
         line[0].set_ylabel(name, rotation=0, ha="right", va="center")
         for panel, image, heat, (correct, answer) in zip(line, images, maps, right, strict=False):
-            panel.imshow(image.mean(0), cmap="gray", vmin=0.0, vmax=1.0)
-            panel.imshow(heat, cmap="inferno", alpha=0.6, vmin=0.0, vmax=1.0)
+            panel.imshow(image.mean(0).numpy(), cmap="gray", vmin=0.0, vmax=1.0)
+            panel.imshow(heat.numpy(), cmap="inferno", alpha=0.6, vmin=0.0, vmax=1.0)
             panel.set_xlabel(answer, color="#222222" if correct else "#c0392b", labelpad=2, fontsize=8)
 
 
@@ -112,6 +112,6 @@ def _mosaic(figure: Figure, rows: int, columns: int) -> list[list[Any]]:
 
 def _show(panel: Any, image: Tensor) -> None:
     if len(image) == 3:
-        panel.imshow(image.permute(1, 2, 0))
+        panel.imshow(image.permute(1, 2, 0).numpy())
     else:
-        panel.imshow(image.mean(0), cmap="gray", vmin=0.0, vmax=1.0)
+        panel.imshow(image.mean(0).numpy(), cmap="gray", vmin=0.0, vmax=1.0)
