@@ -134,8 +134,9 @@ def run_watching_memory(folder: Path, steps: int, said: Any) -> None:
         return step(self, *arguments)
 
     Trainer._step = watched  # type: ignore[method-assign]
-    # 48 images, a batch of 2: 24 steps an epoch.
-    small = ["batch_size=2", f"epochs={-(-steps // 24)}", "checkpoint_minutes=0.001", "timesteps=1", "student.width=1"]
+    # 200 images, a batch of 2: 100 steps an epoch, with their rows, checkpoints and validations.
+    small = ["batch_size=2", f"epochs={steps // 100}", "checkpoint_minutes=1000", "timesteps=1", "student.width=1"]
+    small += ["data.subset=222", "data.validation=0.1", "optimizer={name: sgd, lr: 0.001}"]
     run(recipe(folder, *small, name="digits-2conv-snn"))
     said.put(seen)
 
