@@ -181,6 +181,8 @@ class Trainer:
         position, spent, started = self.position, self.position.seconds, time.perf_counter()
         saved = started
         sums = EpochSums(position.sums if self.fabric.is_global_zero else None)
+        if self.watch.skip:
+            sums.skip(0)  # a column in every epoch, and in every process
         self.model.train()
         bar.start_epoch(position.epoch, position.batch)
         images: Tensor | None = None
@@ -245,7 +247,7 @@ class Trainer:
 
     def _means(self, sums: EpochSums) -> dict[str, float]:
         means = sums.means()
-        if "skipped" in means and "count" not in sums.sums:
+        if "count" not in sums.sums:
             raise TrainingFailed(
                 f"every batch of epoch {self.position.epoch + 1} gave a loss or gradient that is not finite; "
                 "begin anew with a smaller optimizer.lr or clip=1.0"

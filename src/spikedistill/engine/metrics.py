@@ -36,9 +36,9 @@ class EpochSums:
         for name, value in values.items():
             self.sums[name] = self.sums[name].to(value.device) + value if name in self.sums else value.double()
 
-    def skip(self) -> None:
-        """Counts a batch that was left out because of a number that was not finite."""
-        self.sums["skipped"] = self.sums.get("skipped", torch.zeros((), dtype=torch.float64)) + 1
+    def skip(self, batches: int = 1) -> None:
+        """Counts batches that were left out because of a number that was not finite."""
+        self.sums["skipped"] = self.sums.get("skipped", torch.zeros((), dtype=torch.float64)) + batches
 
     def over(self, fabric: Fabric) -> EpochSums:
         """The sums over all processes."""
