@@ -290,6 +290,11 @@ def _leads() -> bool:
     return leads()
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
 def main() -> None:
     """Runs the command line; a user's mistake is one sentence and exit code 2."""
     warnings.formatwarning = _warning
@@ -307,6 +312,20 @@ def main() -> None:
         sys.exit(1)
     except _Interrupted as error:
         typer.echo(f"spikedistill: interrupted ({error}); a run that had begun goes on with --resume", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        typer.echo(f"spikedistill: '{error.filename}': {error.strerror}", err=True)
+        sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        typer.echo(
+            f"spikedistill: memory ran out ({str(error).splitlines()[0] if str(error) else 'MemoryError'}); a smaller "
+            "batch_size, width or timesteps needs less, and so does memory=lean",
+            err=True,
+        )
         sys.exit(1)
 
 

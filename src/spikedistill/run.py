@@ -81,10 +81,10 @@ def train(recipe: Recipe, *, resume: bool = False, verbose: bool = True, deadlin
     return execute(parts, resume=resume, verbose=verbose, deadline=deadline)
 
 
-def _finished(recipe: Recipe, folder: Path) -> Run:
+def _finished(recipe: Recipe, folder: Path, network: nn.Module | None = None) -> Run:
     """A run that has come to its end; a report that was not written any more is written now."""
     check_same_run(folder, recipe)
-    run = Run(load_run(folder), read_json(folder / SUMMARY), folder)
+    run = Run(load_run(folder, network), read_json(folder / SUMMARY), folder)
     if (folder / LOCK).exists() or not (folder / REPORT).is_file():  # it was killed behind its summary
         with hold(folder):
             sweep(folder)
@@ -105,8 +105,10 @@ def refuse_occupied(folder: Path, resume: bool) -> None:
 
 
 def execute(parts: Parts, *, resume: bool, verbose: bool, deadline: float | None = None) -> Run:
-    """Trains what ``assemble`` (or a user) put together, and writes the run folder."""
+    """Trains what ``assemble`` (or a user) put together, and writes the run folder; a finished one is read."""
     recipe, folder = parts.recipe, parts.recipe.folder()
+    if resume and (folder / SUMMARY).is_file():
+        return _finished(recipe, folder, parts.student)
     device = resolve_device(recipe.device)
     precision = resolve_precision(recipe.precision, device)
     fabric = make_fabric(device, precision, recipe.devices, recipe.nodes, recipe.strategy)
