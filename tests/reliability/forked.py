@@ -215,6 +215,8 @@ def run_signalled(asked: Recipe, number: int, step: int, said: Any) -> None:
         return train_step(self, *arguments)
 
     Trainer._step = signalled  # type: ignore[method-assign]
+    # Tests started in the background (nohup, a shell's `&`) inherit that SIGINT is ignored; this is not about that.
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     run_saying(asked, False, said)
 
 
