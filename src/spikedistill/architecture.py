@@ -26,7 +26,7 @@ from spikedistill.models.subnets import RESNET34
 from spikedistill.recipe import ModelSettings, Recipe, TeacherSettings
 from spikedistill.recipebook import read_recipe
 from spikedistill.run import CONFIG, train
-from spikedistill.runfolder import STUDENT, save_network, write_json
+from spikedistill.runfolder import STUDENT, leads_out, save_network, write_json
 from spikedistill.search import Meter, Trial, best_of, check_installed, draw, findings, search, write_trials
 
 TRIALS = 300
@@ -80,6 +80,8 @@ def search_run(
     assert isinstance(supernet, ElasticResNet)
     recipe = _as_trained(folder, recipe)
     out = folder / "search"
+    if leads_out(out / "best", folder):
+        raise UserError(f"'{out}' is a link out of the run folder; put a folder in its place")
     out.mkdir(exist_ok=True)
     meter = _meter(supernet, recipe)
     weights = hashlib.sha256((folder / STUDENT).read_bytes()).hexdigest()

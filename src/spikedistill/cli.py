@@ -204,10 +204,13 @@ def campaign(
 @app.command()
 def experiment(
     name: Annotated[str, typer.Argument(help="A shipped experiment's name or the path of a YAML file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted overrides for all runs: key=value.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Dotted overrides for all runs: key=value; seed=0,1,2.")
+    ] = None,
     scale: Annotated[str, typer.Option(help="small (fits two processors) or paper.")] = "small",
     smoke: Annotated[bool, typer.Option("--smoke", help="A few runs, each shrunk to seconds.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for everything; runs/experiments/NAME unless given.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Where the finished experiment's record and page go.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop, with a checkpoint, after so many minutes.")] = None,
     workers: Annotated[int, typer.Option(help="Runs made side by side, on as many GPUs as there are.")] = 1,
 ) -> None:
@@ -222,6 +225,7 @@ def experiment(
         scale=scale,
         smoke=smoke,
         out=out,
+        results=results,
         minutes=minutes,
         workers=workers,
         overrides=overrides or [],

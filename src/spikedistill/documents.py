@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,14 @@ def read_text(path: Path, source: str, most: int) -> str:
     """A text file of at most ``most`` bytes.
 
     Raises:
-        UserError: it cannot be read, is too large, or is not UTF-8.
+        UserError: it cannot be read, is too large, is not UTF-8, or is no file: a pipe or a device may have no end.
     """
     try:
-        if path.stat().st_size > most:
-            raise UserError(f"{source} has {path.stat().st_size:,} bytes; such a file has at most {most:,}")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{source} is not a file")
+        if status.st_size > most:
+            raise UserError(f"{source} has {status.st_size:,} bytes; such a file has at most {most:,}")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{source} is not a text file in UTF-8") from None

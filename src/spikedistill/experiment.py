@@ -14,15 +14,17 @@ from spikedistill.errors import Stopped, TrainingFailed, UserError, unknown
 from spikedistill.parallel import train_many
 from spikedistill.recipe import Recipe
 from spikedistill.report import find_runs, write_report
+from spikedistill.report.experiment import RECORD
+from spikedistill.results import record_experiment, write_page
 from spikedistill.run import SUMMARY, train
-from spikedistill.runfolder import read_json, write_json
+from spikedistill.runfolder import read_summary, write_json
 from spikedistill.spiking import compiling
 from spikedistill.study import STUDIES, Done, Finding
 from spikedistill.study.draw import save
 from spikedistill.study.render import print_table, to_data, to_markdown
 from spikedistill.sweep import PAPER, SMALL, Planned, Sweep, plan, read_sweep
 
-RECORD, PAGE, TABLES = "experiment.json", "report.html", "tables.md"
+PAGE, TABLES = "report.html", "tables.md"
 
 
 def run_experiment(
@@ -31,6 +33,7 @@ def run_experiment(
     scale: str = SMALL,
     smoke: bool = False,
     out: Path | None = None,
+    results: Path | None = None,
     minutes: float | None = None,
     workers: int = 1,
     overrides: list[str] | None = None,
@@ -43,9 +46,10 @@ def run_experiment(
         scale: ``small`` (fits two processors) or ``paper``.
         smoke: only a few runs, each shrunk to seconds; its figures mean nothing.
         out: folder for the run folders and the results; None for ``runs/experiments/<name>``.
+        results: where the finished experiment's record and page are written; None for nowhere.
         minutes: stop, with a checkpoint, after so long.
         workers: runs made side by side, each in a process of its own.
-        overrides: dotted overrides ``key=value`` for all runs.
+        overrides: dotted overrides ``key=value`` for all runs; ``seed=0,1,2`` takes the place of the scale's seeds.
         say: takes a line of progress.
 
     Returns:
@@ -57,6 +61,8 @@ def run_experiment(
     sweep = read_sweep(name)
     if sweep.study not in STUDIES:
         raise unknown(f"study in experiment '{name}'", sweep.study, list(STUDIES))
+    if smoke and results is not None:
+        raise UserError("--smoke shrinks runs to seconds, which are no results; leave --results out")
     if workers > 1 and minutes is not None:
         raise UserError("--minutes stops runs made one after another; leave out --workers")
     label = Path(name).stem
@@ -66,7 +72,11 @@ def run_experiment(
     told = {"name": label, "scale": "smoke" if smoke else scale, "command": _command(name, scale, smoke, overrides)}
     # What a smoke run computes is too little for kernels to be worth compiling.
     with compiling.choose("plain") if smoke else nullcontext():
-        return _made(sweep, planned, out, told, deadline, workers, say)
+        troubles = _made(sweep, planned, out, told, deadline, workers, say)
+    if results is not None and not troubles:
+        record_experiment(out, results)
+        write_page(results)
+    return troubles
 
 
 def _made(
@@ -80,16 +90,30 @@ def _made(
 ) -> list[str]:
     troubles = _train(planned, deadline, workers, say)
     done = [
-        Done(one, read_json(one.recipe.folder() / SUMMARY), one.recipe.folder())
+        Done(one, read_summary(one.recipe.folder() / SUMMARY), one.recipe.folder())
         for one in planned
         if (one.recipe.folder() / SUMMARY).is_file()
     ]
     if not done:
         raise TrainingFailed(f"experiment '{told['name']}' has no finished run yet; {troubles[-1]}")
-    finding = STUDIES[sweep.study](done, planned, sweep.options)
+    finding = _found(sweep, done, planned, told["name"])
     _write(sweep, finding, done, len(planned), out, told)
     _show(sweep, finding, out, told, say)
     return troubles
+
+
+def _found(sweep: Sweep, done: list[Done], planned: list[Planned], name: str) -> Finding:
+    """What the study finds.
+
+    Raises:
+        UserError: the options in the experiment's file are not the study's.
+    """
+    try:
+        return STUDIES[sweep.study](done, planned, sweep.options)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the options of experiment '{name}' do not suit its study '{sweep.study}' ({error!r}); its runs are kept"
+        ) from error
 
 
 def _train(planned: list[Planned], deadline: float | None, workers: int, say: Callable[[str], None]) -> list[str]:
@@ -157,15 +181,7 @@ def _write(sweep: Sweep, finding: Finding, done: list[Done], planned: int, out: 
         "data": finding.data,
     }
     write_json(out / RECORD, content)
-    body = [
-        f"# {sweep.title}",
-        f"{sweep.source}. {content['about']}".strip(),
-        *(to_markdown(table) for table in finding.tables),
-        *(f"![{picture['caption']}]({picture['files'][0]})\n\n{picture['caption']}" for picture in pictures),
-        *finding.notes,
-        f"{_provenance(content)}. Made by `{told['command']}`.",
-    ]
-    write_durably(out / TABLES, ("\n\n".join(body) + "\n").encode())
+    write_durably(out / TABLES, f"# {sweep.title}\n\n{to_markdown(content)}".encode())
     write_report(find_runs([out]), out / PAGE, title=sweep.title)
 
 
@@ -173,14 +189,6 @@ def _about(sweep: Sweep, scale: str) -> str:
     size = {SMALL: f"At a size for two processors: {sweep.small.about}." if sweep.small.about else "", PAPER: ""}
     smoke = "A smoke run: whether everything works, not what the figures are."
     return " ".join(filter(None, (sweep.about, size.get(scale, smoke)))).strip()
-
-
-def _provenance(content: dict[str, Any]) -> str:
-    runs = content["runs"]
-    return (
-        f"{runs['finished']} of {runs['planned']} runs, seeds {' '.join(map(str, content['seeds']))}, device "
-        f"{' / '.join(content['device'])}, torch {' / '.join(content['torch'])}, commit {' / '.join(content['commit'])}"
-    )
 
 
 def _show(sweep: Sweep, finding: Finding, out: Path, told: dict[str, str], say: Callable[[str], None]) -> None:

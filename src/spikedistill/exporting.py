@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,12 +178,13 @@ def _encoding(network: nn.Module, images: Tensor) -> str:
 def _known(folder: Path) -> dict[str, Any]:
     """What a run folder tells about its network."""
     from spikedistill.build import read_config
+    from spikedistill.report.evaluation import parse_evaluation
     from spikedistill.runfolder import read_json
 
     recipe, summary = read_config(folder), read_json(folder / "summary.json")
     mean, std = recipe.normalisation or (None, None)
-    evaluation = folder / "evaluation.json"
-    classes = json.loads(evaluation.read_text(encoding="utf-8")).get("classes", ()) if evaluation.is_file() else ()
+    file = folder / "evaluation.json"
+    classes = parse_evaluation(read_json(file), f"'{file}'").classes if file.is_file() else ()
     return {
         "summary": summary,
         "mean": mean,

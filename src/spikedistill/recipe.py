@@ -139,7 +139,7 @@ class Recipe(TrainingSettings):
     device: str = "auto"
     devices: Positive = 1
     nodes: Positive = 1
-    strategy: Literal["auto", "ddp"] = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(_number_as_text)] = "32"
     memory: Literal["fast", "lean"] = "fast"
     compile: bool = False
@@ -224,6 +224,12 @@ def _sentence(error: ValidationError, prefix: tuple[str, ...] = (), accepted: Se
     return UserError(f"recipe key '{dotted}': {message}, not {first['input']!r}")
 
 
+def check_name(name: str, key: str) -> None:
+    """Refuses a name that could not be part of a folder's name, or would lead out of the folder it is put in."""
+    if any(character in "/\\" or character != printable(character) for character in name):
+        raise UserError(f"{key}: '{name}' cannot be a folder's name; use letters, digits, - and _")
+
+
 def parse(content: Any, source: str = "recipe") -> Recipe:
     """Validates a recipe's content.
 
@@ -236,8 +242,7 @@ def parse(content: Any, source: str = "recipe") -> Recipe:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise _sentence(error) from None
-    if any(character in "/\\" or character != printable(character) for character in recipe.name):
-        raise UserError(f"recipe key 'name': '{recipe.name}' cannot be a folder's name; use letters, digits, - and _")
+    check_name(recipe.name, "recipe key 'name'")
     recipe.method_settings()
     if recipe.student is not None:
         recipe.student.arguments()

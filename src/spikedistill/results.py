@@ -5,26 +5,31 @@ A folder of results holds::
     campaigns/*.yaml          the lists of runs
     runs/<campaign>/<run>/    config.yaml, metrics.csv and summary.json of each finished run
     <campaign>.md             its table, and what could not be run yet with its command
+    experiments/<name>/       an experiment's experiment.json and pictures, and its runs as above
+    <name>.md                 its tables and pictures
     README.md                 all of them
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from spikedistill.documents import CHARACTERS, JSON_CHARACTERS, read_text, read_yaml
 from spikedistill.engine.checkpoint import write_durably
 from spikedistill.errors import UserError
 from spikedistill.report import find_runs, to_markdown
+from spikedistill.report.experiment import RECORD as EXPERIMENT
 from spikedistill.report.table import EMPTY, percent
 from spikedistill.runfolder import read_json, write_json
 from spikedistill.runlist import Planned, RunList, plan, read_run_list
+from spikedistill.study.render import to_markdown as experiment_markdown
 
-CAMPAIGNS, RECORDS, PAGE = "campaigns", "runs", "README.md"
-GENERATED = "<!-- made by `spikedistill campaign`; changes by hand are lost -->"
+CAMPAIGNS, EXPERIMENTS, RECORDS, PAGE = "campaigns", "experiments", "runs", "README.md"
+GENERATED = "<!-- made by spikedistill from the records beside it; changes by hand are lost -->"
 
 
 def enlist(file: Path, results: Path) -> None:
@@ -34,12 +39,12 @@ def enlist(file: Path, results: Path) -> None:
         UserError: the folder's README.md was not made by this command.
     """
     page = results / PAGE
-    if page.is_file() and GENERATED not in page.read_text(encoding="utf-8"):
+    if page.exists() and GENERATED not in read_text(page, f"'{page}'", JSON_CHARACTERS):
         raise UserError(f"'{page}' was not made by this command and would be lost; choose another --results folder")
     listed = results / CAMPAIGNS / file.name
     if listed.resolve() != file.resolve():
         listed.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, listed)
+        write_durably(listed, read_text(file, f"list of runs '{file}'", CHARACTERS).encode())
 
 
 def record_run(folder: Path, record: Path) -> None:
@@ -47,10 +52,43 @@ def record_run(folder: Path, record: Path) -> None:
     import yaml
 
     record.mkdir(parents=True, exist_ok=True)
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config = read_yaml(folder / "config.yaml", f"'{folder / 'config.yaml'}'")
     write_durably(record / "config.yaml", yaml.safe_dump(_without_paths(config), sort_keys=False).encode())
-    shutil.copyfile(folder / "metrics.csv", record / "metrics.csv")
+    metrics = read_text(folder / "metrics.csv", f"'{folder / 'metrics.csv'}'", JSON_CHARACTERS)
+    write_durably(record / "metrics.csv", metrics.encode())
+    # The last one: a record without it counts as a run that is still to be made.
     write_json(record / "summary.json", read_json(folder / "summary.json"))
+
+
+def record_experiment(folder: Path, results: Path) -> None:
+    """Puts a finished experiment, as the command ``experiment`` left it in ``folder``, among the results.
+
+    Raises:
+        UserError: runs are missing, a campaign has its name, or the record is not what the command writes.
+    """
+    content = read_json(folder / EXPERIMENT)
+    with _as_written(folder / EXPERIMENT):
+        name, runs = Path(content["name"]).name, content["runs"]
+        missing = runs["planned"] - runs["finished"]
+        files = [Path(file).name for picture in content["pictures"] for file in picture["files"]]
+    if missing:
+        raise UserError(f"{missing} runs of '{name}' are missing; nothing was recorded")
+    if (results / CAMPAIGNS / f"{name}.yaml").is_file():
+        raise UserError(f"'{results / f'{name}.md'}' is a campaign's page; give the experiment another name")
+    record = results / EXPERIMENTS / name
+    for summary in sorted(folder.glob("*/summary.json")):
+        record_run(summary.parent, record / RECORDS / summary.parent.name)
+    for file in files:
+        write_durably(record / file, (folder / file).read_bytes())
+    write_json(record / EXPERIMENT, content)
+
+
+@contextmanager
+def _as_written(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, StopIteration) as fault:
+        raise UserError(f"'{file}' is not what the command experiment writes ({fault!r})"[:500]) from fault
 
 
 def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
@@ -63,21 +101,25 @@ def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_page(results: Path) -> None:
-    """Makes the page of each campaign and the page of all of them from the records that lie in a folder of results."""
-    pages = []
+    """Makes the page of each campaign and experiment, and the page of all, from the records in a folder of results."""
+    bodies: dict[str, tuple[str, str]] = {}
     for file in sorted((results / CAMPAIGNS).glob("*.yaml")):
         runs = read_run_list(file)
-        body = _campaign(runs, file, results)
-        alone = f"{GENERATED}\n\n# {runs.title or file.stem}\n\n{body}"
-        write_durably(results / f"{file.stem}.md", alone.encode())
-        pages.append(f"## {runs.title or file.stem}\n\n{body}")
+        bodies[file.stem] = runs.title or file.stem, _campaign(runs, file, results)
+    for file in sorted((results / EXPERIMENTS).glob(f"*/{EXPERIMENT}")):
+        content, name = read_json(file), file.parent.name
+        with _as_written(file):
+            bodies[name] = content["title"], experiment_markdown(content, f"{EXPERIMENTS}/{name}/")
+    for name, (title, body) in bodies.items():
+        write_durably(results / f"{name}.md", f"{GENERATED}\n\n# {title}\n\n{body}".encode())
     head = (
         f"{GENERATED}\n\n# Results\n\n"
         "Accuracies are of the last epoch on the whole test set, in percent; no epoch and no setting was chosen on "
-        "test images. ± is the sample standard deviation over seeds. The folder `runs` holds each run's settings, "
-        "curves and summary; `spikedistill table results/runs/<campaign>` makes these tables again.\n\n"
+        "test images. ± is the sample standard deviation over seeds. The folders `runs` and `experiments` hold each "
+        "run's settings, curves and summary; `spikedistill table results/runs/<campaign>` makes these tables again.\n\n"
     )
-    write_durably(results / PAGE, (head + "\n".join(pages)).encode())
+    parts = (f"## {title}\n\n{body}" for title, body in bodies.values())
+    write_durably(results / PAGE, (head + "\n".join(parts)).encode())
 
 
 def _campaign(runs: RunList, file: Path, results: Path) -> str:

@@ -17,6 +17,7 @@ from spikedistill.data import Data, Loader
 from spikedistill.engine import Trainer, TrainSettings
 from spikedistill.engine.checkpoint import sweep, write_durably
 from spikedistill.engine.devices import (
+    check_sharding,
     check_shares,
     keep_freed_memory,
     make_fabric,
@@ -26,6 +27,7 @@ from spikedistill.engine.devices import (
 from spikedistill.engine.lock import LOCK, hold
 from spikedistill.engine.processes import first_alone
 from spikedistill.engine.progress import Reporter
+from spikedistill.engine.sharding import Sharded
 from spikedistill.errors import UserError
 from spikedistill.finishing import SUMMARY, Finish, validation_part
 from spikedistill.methods import Method
@@ -34,13 +36,15 @@ from spikedistill.models.syncnorm import separate, synchronise
 from spikedistill.recipe import Recipe
 from spikedistill.report import write_run_report
 from spikedistill.resuming import check_same_run
-from spikedistill.runfolder import commit, read_json
+from spikedistill.runfolder import commit, leads_out, read_summary
 from spikedistill.transfer import TRANSFERS
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 CONFIG, REPORT = "config.yaml", "report.html"
+WRITTEN_INTO = ("checkpoints", "teacher")
+"""Folders in a run folder."""
 
 
 @dataclass
@@ -84,7 +88,7 @@ def train(recipe: Recipe, *, resume: bool = False, verbose: bool = True, deadlin
 def _finished(recipe: Recipe, folder: Path, network: nn.Module | None = None) -> Run:
     """A run that has come to its end; a report that was not written any more is written now."""
     check_same_run(folder, recipe)
-    run = Run(load_run(folder, network), read_json(folder / SUMMARY), folder)
+    run = Run(load_run(folder, network), read_summary(folder / SUMMARY), folder)
     if (folder / LOCK).exists() or not (folder / REPORT).is_file():  # it was killed behind its summary
         with hold(folder):
             sweep(folder)
@@ -96,10 +100,17 @@ def refuse_occupied(folder: Path, resume: bool) -> None:
     """Refuses a folder that cannot take this run.
 
     Raises:
-        UserError: it holds a run and ``resume`` is False, or it is something else.
+        UserError: it holds a run and ``resume`` is False, it is something else, or what would be written into it would
+            land elsewhere.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"out '{folder}' is a file, not a folder")
+    for name in WRITTEN_INTO:
+        if leads_out(folder / name, folder):
+            raise UserError(
+                f"'{folder / name}' is a link out of the run folder, into which nothing is written; put a "
+                "folder in its place (the run folder itself may be a link)"
+            )
     if not resume and any((folder / name).exists() for name in (CONFIG, SUMMARY, "checkpoints")):
         raise UserError(f"'{folder}' already holds a run; go on with --resume or choose another folder with out=")
 
@@ -113,6 +124,7 @@ def execute(parts: Parts, *, resume: bool, verbose: bool, deadline: float | None
     precision = resolve_precision(recipe.precision, device)
     fabric = make_fabric(device, precision, recipe.devices, recipe.nodes, recipe.strategy)
     check_shares(recipe.batch_size, recipe.devices * recipe.nodes)
+    check_sharding(recipe.strategy, precision, recipe.compile)
     if recipe.devices * recipe.nodes > 1:
         fabric.launch()
     with ExitStack() as stack:
@@ -177,6 +189,7 @@ def _train_student(
     code = commit()
     transfer = TRANSFERS[recipe.init.kind](teacher, parts.student, recipe.init) if teacher is not None else None
     method = _method(parts, teacher, fabric)
+    shared = recipe.strategy == "fsdp" and fabric.world_size > 1
     trainer = Trainer(
         fabric,
         method,
@@ -186,6 +199,7 @@ def _train_student(
         lambda network: validation_part(network, data, fabric),
         Reporter(f"{recipe.name} seed {recipe.seed}", verbose and fabric.is_global_zero),
         deadline,
+        Sharded(fabric, method, torch.zeros(2, *data.info.shape)) if shared else None,
     )
     resumed = trainer.resume() if resume else False
     rows = trainer.fit()

@@ -112,6 +112,41 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+NUMBER, TEXT = (int, float), (str,)
+SUMMARY_FIELDS: dict[str, tuple[type, ...]] = {
+    "student_accuracy": NUMBER,
+    "teacher_accuracy": (*NUMBER, type(None)),
+    "timesteps": (int, type(None)),
+    "seed": (int,),
+    "wall_seconds": NUMBER,
+    **dict.fromkeys(("name", "method", "device", "torch", "commit"), TEXT),
+}
+"""What a finished run's summary is relied upon to hold, and as what."""
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """A finished run's ``summary.json``.
+
+    Raises:
+        UserError: missing, damaged, or not what a run writes.
+    """
+    summary = read_json(path)
+    for key, kinds in SUMMARY_FIELDS.items():
+        if key not in summary or not isinstance(summary[key], kinds) or isinstance(summary[key], bool):
+            raise UserError(
+                f"'{path}' says {repr(summary.get(key))[:60]} for '{key}', which no finished run does; remove the file "
+                "and go on with --resume to have it written again"
+            )
+    return summary
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether a path below a folder lies, by a link, outside of it."""
+    # Not Path.resolve, which does not take links that go round in circles.
+    place, whole = os.path.realpath(path), os.path.realpath(folder)
+    return os.path.commonpath((place, whole)) != whole
+
+
 def commit() -> str:
     """The commit of the code in use (with ``+`` where files differ from it), or the package's version outside git."""
     folder = Path(__file__).resolve().parent

@@ -15,14 +15,16 @@ All runs of the first seed come first, so that a list that is stopped early leav
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from spikedistill.documents import read_yaml
 from spikedistill.errors import UserError, unknown
-from spikedistill.recipe import FORBID, Recipe
+from spikedistill.recipe import FORBID, Recipe, check_name
 from spikedistill.recipebook import read_recipe, smoke_size
 
 Setting = bool | int | float | str | list[Any] | None
@@ -86,26 +88,28 @@ def read_run_list(file: Path) -> RunList:
     Raises:
         UserError: no such file, not YAML, a wrong key or type, a teacher that no earlier entry is.
     """
-    import yaml
+    if not file.exists():
+        raise UserError(f"no list of runs at '{file}'")
+    return parse_run_list(read_yaml(file, f"list of runs '{file}'"), f"list of runs '{file}'")
 
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no list of runs at '{file}'") from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"list of runs '{file}' cannot be read as YAML: {str(error).splitlines()[0]}") from None
+
+def parse_run_list(content: Any, source: str) -> RunList:
+    """Validates the content of a list of runs; ``source`` is what to call it.
+
+    Raises:
+        UserError: a wrong key or type, a label that is no folder's name, a teacher that no earlier entry is.
+    """
     try:
         runs = RunList.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(f"list of runs '{file}': {where}: {first['msg'][0].lower() + first['msg'][1:]}") from None
+        raise UserError(f"{source}: {where}: {first['msg'][0].lower() + first['msg'][1:]}") from None
     names: list[str] = []
     for entry in runs.runs:
+        check_name(entry.name, f"{source}: label")
         if entry.name in names:
-            raise UserError(
-                f"list of runs '{file}' has two entries '{entry.name}'; give one of them a label of its own"
-            )
+            raise UserError(f"{source} has two entries '{entry.name}'; give one of them a label of its own")
         if entry.teacher is not None and entry.teacher not in names:
             raise unknown(f"teacher of '{entry.name}' (the label of an earlier entry)", entry.teacher, names)
         names.append(entry.name)
@@ -118,19 +122,50 @@ def plan(runs: RunList, out: Path, overrides: list[str], smoke: bool = False) ->
     Args:
         runs: the list.
         out: the folder below which the run folders lie.
-        overrides: dotted overrides ``key=value`` for all runs.
+        overrides: dotted overrides ``key=value`` for all runs; ``seed=0,2`` makes only the runs of these seeds.
         smoke: shrink every run to seconds.
 
     Raises:
-        UserError: an unknown recipe or key.
+        UserError: an unknown recipe or key, a seed that the list has not.
     """
+    chosen, overrides = choose_seeds(overrides)
     seeds = list(dict.fromkeys([*runs.seeds, *(seed for entry in runs.runs for seed in entry.seeds or ())]))
+    if chosen is not None:
+        if strange := [seed for seed in chosen if seed not in seeds]:
+            raise UserError(f"seed {strange[0]} is none of the list's: {' '.join(map(str, seeds))}")
+        seeds = chosen
     return [
         Planned(entry, seed, _recipe(runs, entry, seed, out, overrides, smoke))
         for seed in seeds
         for entry in runs.runs
         if seed in (runs.seeds if entry.seeds is None else entry.seeds)
     ]
+
+
+def choose_seeds(overrides: Iterable[str]) -> tuple[list[int] | None, list[str]]:
+    """Takes ``seed=0`` or ``seed=0,1,2`` out of the overrides of many runs, each of which has a seed of its own.
+
+    Returns:
+        The seeds, None where none were named, and the other overrides.
+
+    Raises:
+        UserError: something that is no list of whole numbers; ``out=``, which would lay all runs into one folder.
+    """
+    seeds, rest = None, []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key == "out":
+            raise UserError(f"'{text}' would put all runs into one folder; --out names the folder for all of theirs")
+        if key != "seed":
+            rest.append(text)
+            continue
+        try:
+            seeds = list(dict.fromkeys(int(one) for one in value.strip("[]").split(",")))
+        except ValueError:
+            raise UserError(f"'{text}' is no list of seeds; write seed=0 or seed=0,1,2") from None
+        if min(seeds) < 0:
+            raise UserError(f"'{text}': a seed is not negative")
+    return seeds, rest
 
 
 def _recipe(runs: RunList, entry: Entry, seed: int, out: Path, overrides: list[str], smoke: bool) -> Recipe:

@@ -32,9 +32,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from spikedistill.assembly import teacher_recipe
+from spikedistill.documents import CHARACTERS, parse_yaml, read_text
 from spikedistill.errors import UserError, unknown
-from spikedistill.recipe import FORBID, Recipe
+from spikedistill.recipe import FORBID, Recipe, check_name
 from spikedistill.recipebook import read_recipe, smoke_size
+from spikedistill.runlist import choose_seeds
 
 SMALL, PAPER = "small", "paper"
 TINY_STEPS, TINY_SIDE, TINY_IMAGES, TINY_WIDTH = 2, 16, 40, 4
@@ -122,40 +124,44 @@ def read_sweep(name_or_path: str) -> Sweep:
     Raises:
         UserError: no such experiment, not YAML, a wrong key or type, a label that is not there.
     """
-    import yaml
-
-    shipped = list_experiments()
+    shipped, source = list_experiments(), f"experiment '{name_or_path}'"
     if name_or_path in shipped:
         text = (resources.files("spikedistill") / "experiments" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
     elif Path(name_or_path).is_file():
-        text = Path(name_or_path).read_text(encoding="utf-8")
+        text = read_text(Path(name_or_path), source, CHARACTERS)
     else:
         raise unknown("experiment", name_or_path, shipped)
+    return parse_sweep(parse_yaml(text, source), source)
+
+
+def parse_sweep(content: Any, source: str) -> Sweep:
+    """Validates the content of an experiment; ``source`` is what to call it.
+
+    Raises:
+        UserError: a wrong key or type, a label that is not there, or is no folder's name.
+    """
     try:
-        sweep = Sweep.model_validate(yaml.safe_load(text))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if not isinstance(error, ValidationError):
-            reason = str(error).splitlines()[0]
-            raise UserError(f"experiment '{name_or_path}' cannot be read as YAML: {reason}") from None
+        sweep = Sweep.model_validate(content)
+    except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        message = first["msg"][0].lower() + first["msg"][1:]
-        raise UserError(f"experiment '{name_or_path}': {where}: {message}") from None
-    _check_labels(sweep, name_or_path)
+        raise UserError(f"{source}: {where}: {first['msg'][0].lower() + first['msg'][1:]}") from None
+    _check_labels(sweep, source)
     return sweep
 
 
-def _check_labels(sweep: Sweep, name: str) -> None:
+def _check_labels(sweep: Sweep, source: str) -> None:
     labels: list[str] = []
     for cell in sweep.runs:
+        check_name(cell.label, f"{source}: label")
         if cell.label in labels:
-            raise UserError(f"experiment '{name}' has two runs '{cell.label}'; each needs a label of its own")
+            raise UserError(f"{source} has two runs '{cell.label}'; each needs a label of its own")
         if cell.teacher is not None and cell.teacher not in labels:
             raise unknown(f"teacher of '{cell.label}' (the label of an earlier run)", cell.teacher, labels)
         labels.append(cell.label)
     for label in [*sweep.smoke, *sweep.small.without]:
         if label not in labels:
-            raise unknown(f"label in experiment '{name}'", label, labels)
+            raise unknown(f"label in {source}", label, labels)
 
 
 def plan(sweep: Sweep, scale: str, out: Path, overrides: list[str], smoke: bool = False) -> list[Planned]:
@@ -165,7 +171,7 @@ def plan(sweep: Sweep, scale: str, out: Path, overrides: list[str], smoke: bool 
         sweep: the experiment.
         scale: ``small`` or ``paper``.
         out: the folder below which the run folders lie.
-        overrides: dotted overrides ``key=value`` for all runs.
+        overrides: dotted overrides ``key=value`` for all runs; ``seed=0,1,2`` takes the place of the scale's seeds.
         smoke: one seed, only the runs named for it, each shrunk to seconds.
 
     Raises:
@@ -174,7 +180,8 @@ def plan(sweep: Sweep, scale: str, out: Path, overrides: list[str], smoke: bool 
     if scale not in SCALES:
         raise unknown("scale", scale, SCALES)
     small = sweep.small if scale == SMALL else Scale()
-    seeds = [sweep.seeds[0]] if smoke else small.seeds or sweep.seeds
+    chosen, overrides = choose_seeds(overrides)
+    seeds = chosen or (sweep.seeds[:1] if smoke else small.seeds or sweep.seeds)
     cells = [
         cell for cell in sweep.runs if cell.label not in small.without and (not smoke or cell.label in sweep.smoke)
     ]

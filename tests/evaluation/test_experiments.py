@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from spikedistill.errors import TrainingFailed, UserError
-from spikedistill.experiment import RECORD, run_experiment
+from spikedistill.experiment import run_experiment
+from spikedistill.report.experiment import RECORD
+from spikedistill.results import write_page
 from spikedistill.study import STUDIES
 from spikedistill.sweep import PAPER, SCALES, SMALL, list_experiments, plan, read_sweep
 
@@ -127,13 +130,60 @@ def test_a_smoke_run_leaves_table_picture_and_page(name, tmp_path):
     assert record["commit"][0] in text
 
 
+def test_seeds_of_the_users_own_take_the_place_of_the_scales(tmp_path):
+    seeds = {one.seed for one in plan(read_sweep("depth"), SMALL, tmp_path, ["seed=4,2"])}
+    assert seeds == {2, 4}
+    with pytest.raises(UserError, match=r"'seed=a' is no list of seeds; write seed=0 or seed=0,1,2"):
+        plan(read_sweep("depth"), SMALL, tmp_path, ["seed=a"])
+    with pytest.raises(UserError, match="'out=x' would put all runs into one folder"):
+        plan(read_sweep("depth"), SMALL, tmp_path, ["out=x"])
+
+
+def test_a_finished_experiment_is_recorded_and_its_page_made_from_the_record_alone(tmp_path):
+    out, results = tmp_path / "out", tmp_path / "results"
+    with pytest.raises(UserError, match="--smoke shrinks runs to seconds, which are no results"):
+        run_experiment("depth", smoke=True, out=out, results=results)
+    tiny = ["student.width=4", "teacher.width=4", "data.name=digits", "data.subset=40", "data.test_subset=40"]
+    tiny += ["epochs=1", "teacher.epochs=1", "timesteps=2", "optimizer.lr=0.01", "seed=7"]
+    file = tmp_path / "short.yaml"
+    file.write_text(SHORT)
+    assert run_experiment(str(file), out=out, results=results, overrides=tiny, say=lambda line: None) == []
+    record = results / "experiments" / "short"
+    assert {path.name for path in (record / "runs").iterdir()} == {"ann-seed7", "taught-seed7"}
+    assert sorted(path.name for path in (record / "runs" / "ann-seed7").iterdir()) == [
+        "config.yaml",
+        "metrics.csv",
+        "summary.json",
+    ]
+    assert str(tmp_path) not in (record / "runs" / "taught-seed7" / "config.yaml").read_text()
+    page = (results / "short.md").read_text()
+    picture = re.search(r"!\[.*\]\((experiments/short/.*\.png)\)", page)
+    assert picture is not None
+    assert (results / picture[1]).stat().st_size > 1000
+    (results / "short.md").unlink()
+    write_page(results)
+    assert (results / "short.md").read_text() == page
+    assert page.split("# A short one\n\n")[1] in (results / "README.md").read_text()
+
+
+SHORT = """
+title: A short one
+source: nobody
+study: grid
+smoke: [ann]
+runs:
+  - {recipe: sakd-cifar10-resnet18, label: ann, trains: teacher, row: ResNet-18, column: ANN}
+  - {recipe: sakd-cifar10-resnet18, label: taught, teacher: ann, row: ResNet-18, column: SAKD}
+"""
+
+
 def test_the_same_command_goes_on_and_makes_the_same_table(tmp_path):
     said: list[str] = []
-    stopped = run_experiment("depth", smoke=True, out=tmp_path, overrides=["seed=3"], say=said.append)
+    stopped = run_experiment("depth", smoke=True, out=tmp_path, overrides=["batch_size=20"], say=said.append)
     assert stopped == []
     weights = (tmp_path / "resnet18-sakd-seed0" / "student.safetensors").stat().st_mtime_ns
     before = json.loads((tmp_path / RECORD).read_text())
-    assert run_experiment("depth", smoke=True, out=tmp_path, overrides=["seed=3"], say=said.append) == []
+    assert run_experiment("depth", smoke=True, out=tmp_path, overrides=["batch_size=20"], say=said.append) == []
     assert (tmp_path / "resnet18-sakd-seed0" / "student.safetensors").stat().st_mtime_ns == weights
     assert json.loads((tmp_path / RECORD).read_text()) == before
 

@@ -16,7 +16,7 @@ from spikedistill.recipebook import read_recipe
 from spikedistill.study import STUDIES, Done, Value
 from spikedistill.study.attribution import _correlation
 from spikedistill.study.energy import as_table_5
-from spikedistill.study.render import to_markdown
+from spikedistill.study.render import to_data
 from spikedistill.sweep import Cell, Planned
 
 
@@ -80,7 +80,7 @@ def test_grid_puts_seeds_together_and_leaves_gaps(tmp_path):
     assert table.notes == ("the teacher: 97.00, published 98.00",)
     assert times.rows[0][1][0].ours() == "2.0 ± 0.0 s"
     assert times.rows[0][1][0].theirs() == "4.0 s"
-    assert "| first | 90.50 ± 0.71 | 91.50 | – | – |" in to_markdown(table)
+    assert to_data(table)["rows"][0] == ["first", "90.50 ± 0.71", "91.50", "–", "–"]
     assert found.pictures
 
 

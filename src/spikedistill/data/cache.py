@@ -6,9 +6,12 @@ everything the pixels depend on: the source's files with sizes and times, size a
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+
+import torch
 
 from spikedistill.data.sets import ImageSet
 
@@ -50,26 +53,38 @@ def cache_file(name: str, stamp: list[str], size: int | None, channels: int | No
 
 
 def read_cache(file: Path) -> Decoded | None:
-    """Reads a decoded data set; None where there is none or it is broken."""
+    """Reads a decoded data set; None where there is none, or it is broken, or not what ``write_cache`` writes."""
     from safetensors import SafetensorError, safe_open
 
-    if not file.exists():
+    if not file.is_file():
         return None
     try:
         with safe_open(file, framework="pt") as opened:
-            classes = tuple(json.loads(opened.metadata()["classes"]))
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+            classes = json.loads(opened.metadata()["classes"])
+            train, test = (
+                ImageSet(opened.get_tensor(f"{part}.images"), opened.get_tensor(f"{part}.labels"))
+                for part in ("train", "test")
+            )
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, RecursionError):
         return None
-    return Decoded(
-        classes,
-        ImageSet(tensors["train.images"], tensors["train.labels"]),
-        ImageSet(tensors["test.images"], tensors["test.labels"]),
-    )
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if not (named and _fits(train, len(classes)) and _fits(test, len(classes))):
+        return None
+    return Decoded(tuple(classes), train, test) if train.images.shape[1:] == test.images.shape[1:] else None
+
+
+def _fits(part: ImageSet, classes: int) -> bool:
+    images, labels = part.images, part.labels
+    if images.dtype != torch.uint8 or images.ndim not in (4, 5) or labels.dtype != torch.int64:
+        return False
+    if labels.shape != images.shape[:1] or labels.numel() == 0:
+        return False
+    return int(labels.min()) >= 0 and int(labels.max()) < classes
 
 
 def write_cache(file: Path, decoded: Decoded) -> None:
     """Writes a decoded data set; where the folder cannot be written nothing happens, it is only a cache."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {
@@ -84,5 +99,6 @@ def write_cache(file: Path, decoded: Decoded) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, partial, metadata={"classes": json.dumps(decoded.classes)})
         os.replace(partial, file)
-    except OSError:
-        partial.unlink(missing_ok=True)
+    except (OSError, SafetensorError):  # a full disk is either
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -148,7 +148,10 @@ def open_image(rows: Rows, row: int) -> "Image":
     from PIL.ExifTags import Base
 
     try:
-        with Image.open(rows.encoded(row), formats=FORMATS) as image:
+        stored = rows.encoded(row)
+        if isinstance(stored, str) and os.path.exists(stored) and not os.path.isfile(stored):
+            raise ValueError("not a file")  # a pipe would be waited for
+        with Image.open(stored, formats=FORMATS) as image:
             if image.width * image.height > PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels; at most {PIXELS:,} are read")
             image.load()

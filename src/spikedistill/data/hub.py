@@ -80,14 +80,14 @@ def load_folder(path: Path) -> Mapping[str, Any]:
         UserError: nothing in it that can be read.
     """
     import datasets
-    from datasets.exceptions import DatasetsError
 
     check_parquet(path)
     try:
         if (path / "dataset_dict.json").exists():
             return _splits(datasets.load_from_disk(str(path)))
         return _splits(datasets.load_dataset(str(path)))
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+    # datasets has two dozen formats of its own, whose readers raise whatever they run into.
+    except Exception as error:
         raise UserError(
             f"data.path '{path}' holds no data set that can be read ({first_line(error)}); it must be parquet files "
             "in the hub's layout (train-*.parquet, test-*.parquet) or an image folder (train/<class>/, test/<class>/)"
@@ -101,6 +101,8 @@ def check_parquet(path: Path) -> None:
 
     for file in sorted(path.rglob("*.parquet")):
         try:
+            if not file.is_file():
+                raise OSError("not a file")
             read_metadata(file)
         except (OSError, ArrowException) as error:
             raise UserError(

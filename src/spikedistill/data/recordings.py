@@ -182,6 +182,8 @@ def read_recording(file: Path, sensor: tuple[int, int], where: str) -> Events:
         UserError: a file that is cut short, empty, or not what its ending says.
     """
     try:
+        if not file.is_file():
+            raise ValueError("not a file")  # a pipe would be waited for
         array = READERS[file.suffix](file)
     except ImportError as error:
         raise UserError(f"{where} needs the package {error.name}, which is not installed: {EXTRA}") from error

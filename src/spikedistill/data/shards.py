@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from spikedistill.data.decode import Decodes
 from spikedistill.data.rows import stored_image
 from spikedistill.data.seeds import generator, seed_of
+from spikedistill.documents import first_line
 from spikedistill.errors import UserError
 
 CHUNK = 32
@@ -185,12 +186,18 @@ class _Decoding(IterableDataset[Any]):
         rows = iter(self._rows)
         try:
             for number in count():
-                chunk = list(islice(rows, CHUNK))
+                chunk = self._read(rows)
                 if not chunk:
                     return
                 yield len(chunk) if number < self._skipped else self._decoded(chunk)
         except UserError as error:
             yield str(error)
+
+    def _read(self, rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+        try:
+            return list(islice(rows, CHUNK))
+        except Exception as error:  # of datasets' readers, which raise whatever they run into
+            raise UserError(f"{self._source.name} cannot be read on ({first_line(error)}); copy it again") from error
 
     def _decoded(self, rows: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
         source = self._source

@@ -58,7 +58,6 @@ def _check(settings: DataSettings) -> None:
 def _load(place: str) -> tuple[Mapping[str, Any], dict[str, int]]:
     """The splits, and the number of rows of each where it is known."""
     import datasets
-    from datasets.exceptions import DatasetsError
 
     folder = Path(place).expanduser()
     try:
@@ -67,7 +66,10 @@ def _load(place: str) -> tuple[Mapping[str, Any], dict[str, int]]:
             place = str(folder)
         builder = datasets.load_dataset_builder(place)
         splits: Any = builder.as_streaming_dataset()
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+    except UserError:
+        raise
+    # datasets has two dozen formats of its own, whose readers raise whatever they run into.
+    except Exception as error:
         raise UserError(
             f"data set '{place}' cannot be streamed ({first_line(error)}); check data.name, data.path and the network"
         ) from error

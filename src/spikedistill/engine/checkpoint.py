@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from spikedistill.errors import UserError, WriteFailed
 
 KEEP = 2
-PATTERN = "step-*.pt"
+NAME = re.compile(r"step-(\d{10})\.pt")
 TEMPORARY = ".*.tmp"
 
 
@@ -88,22 +89,34 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     torch.save(state, buffer)
     body = buffer.getvalue()
     write_durably(path, hashlib.sha256(body).digest() + body)
-    for old in sorted(folder.glob(PATTERN))[:-KEEP]:
+    for old in _to_remove(folder, path):
         with suppress(OSError):
             old.unlink()
     return path
+
+
+def _to_remove(folder: Path, newest: Path) -> list[Path]:
+    """All but the last two up to ``newest``, and those behind it: the run did not go on from these, so they are bad."""
+    found = checkpoints(folder)
+    behind = [path for path in found if path.name > newest.name]
+    return [*found[: len(found) - len(behind)][:-KEEP], *behind]
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the oldest first; files of other names are nobody's business."""
+    return sorted(path for path in folder.glob("step-*.pt") if NAME.fullmatch(path.name))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
     """The state in a checkpoint, or None where the file is truncated or altered.
 
     Raises:
+        OSError: the file cannot be read.
         UserError: its checksum is right but it is no checkpoint; no code of the file is ever run.
     """
-    try:
-        content = path.read_bytes()
-    except OSError:
+    if not path.is_file():  # a pipe would be waited for
         return None
+    content = path.read_bytes()
     digest, body = content[:32], content[32:]
     if hashlib.sha256(body).digest() != digest:
         return None
@@ -121,13 +134,23 @@ def latest_checkpoint(folder: Path) -> dict[str, Any] | None:
     """The newest sound checkpoint's state, or None where there is none. A damaged one is named in a warning.
 
     Raises:
-        UserError: a file there is no checkpoint, although its checksum is right.
+        UserError: a file there is no checkpoint, although its checksum is right; or none can be read, for a reason that
+            may pass, so that a run must not begin anew over them.
     """
-    paths = sorted(folder.glob(PATTERN), reverse=True)
+    paths, unreadable = checkpoints(folder)[::-1], None
     for path, before in zip(paths, [*paths[1:], None], strict=False):
-        state = load_checkpoint(path)
+        try:
+            state, fault = load_checkpoint(path), "is damaged (checksum)"
+        except OSError as error:
+            state, fault, unreadable = None, f"cannot be read ({error.strerror})", error
         if state is not None:
             return state
         then = f"{before.name} before it is used" if before else "there is none before it, so the run begins anew"
-        warnings.warn(f"checkpoint {path} is damaged (checksum); {then}", stacklevel=2)
+        if before or unreadable is None:
+            warnings.warn(f"checkpoint {path} {fault}; {then}", stacklevel=2)
+    if unreadable is not None:
+        raise UserError(
+            f"no checkpoint in '{folder}' is sound, and '{unreadable.filename}' cannot be read "
+            f"({unreadable.strerror}); mend that and go on with --resume, or choose another folder with out="
+        )
     return None

@@ -71,6 +71,18 @@ def check_shares(batch_size: int, processes: int) -> None:
         )
 
 
+def check_sharding(strategy: str, precision: str, compile: bool) -> None:
+    """Refuses what does not go with weights that are shared out.
+
+    Raises:
+        UserError: it was asked for together with ``strategy=fsdp``.
+    """
+    if strategy == "fsdp" and precision == "16":
+        raise UserError("strategy=fsdp trains in 32 or bf16: a loss scaler would see a part of the gradients only")
+    if strategy == "fsdp" and compile:
+        raise UserError("strategy=fsdp puts weights together between steps of the network; leave compile=true out")
+
+
 def keep_freed_memory() -> None:
     """Has glibc keep what a step frees for the next one, on a CPU (does nothing where there is no glibc).
 
@@ -106,6 +118,25 @@ def _data_parallel() -> Any:
     return DDPStrategy(timeout=timedelta(minutes=10), **keywords)
 
 
+def _sharded(processes: int) -> Any:
+    """Weights shared out over all processes; ``sharding.Sharded`` has done it when Fabric gets the module."""
+    from datetime import timedelta
+
+    try:
+        from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+    except ImportError:
+        from lightning.fabric.strategies.model_parallel import (  # type: ignore[import-not-found,no-redef]
+            ModelParallelStrategy,
+        )
+
+    return ModelParallelStrategy(
+        lambda module, mesh: module,
+        data_parallel_size=processes,
+        tensor_parallel_size=1,
+        timeout=timedelta(minutes=10),
+    )
+
+
 def make_fabric(
     device: torch.device, precision: str, devices: int = 1, nodes: int = 1, strategy: Any = "auto"
 ) -> Fabric:
@@ -115,7 +146,8 @@ def make_fabric(
         device, precision: from ``resolve_device`` and ``resolve_precision``.
         devices: processes per node.
         nodes: machines.
-        strategy: ``auto`` or ``ddp``.
+        strategy: ``ddp``, ``fsdp`` (see ``sharding``) or ``auto``, which is ``ddp``; on one process there is nothing to
+            share.
     """
     try:
         from lightning_fabric import Fabric
@@ -124,8 +156,12 @@ def make_fabric(
 
     # Fabric announces precision and seed on the log; the run's summary says both.
     logging.getLogger(Fabric.__module__.partition(".")[0]).setLevel(logging.WARNING)
-    if strategy == "ddp" or (strategy == "auto" and devices * nodes > 1):
+    if devices * nodes == 1:
+        strategy = "auto"
+    elif strategy in ("auto", "ddp"):
         strategy = _data_parallel()
+    elif strategy == "fsdp":
+        strategy = _sharded(devices * nodes)
     one_gpu = device.type == "cuda" and device.index is not None and devices == 1
     return Fabric(
         accelerator=device.type,

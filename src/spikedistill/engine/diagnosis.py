@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikedistill.engine.checkpoint import PATTERN, latest_checkpoint
+from spikedistill.engine.checkpoint import checkpoints, latest_checkpoint
 from spikedistill.engine.finite import Found, plain
 from spikedistill.errors import TrainingFailed, UserError
 from spikedistill.methods.base import Method
@@ -36,7 +36,7 @@ def failure(
             worth looking at.
     """
     at = f"epoch {found.epoch + 1}, batch {found.batch + 1} of {batches}"
-    stands = any((folder / "checkpoints").glob(PATTERN))
+    stands = bool(checkpoints(folder / "checkpoints"))
     try:
         if not found.inputs:
             raise UserError("no step to look at")

@@ -9,11 +9,14 @@ wait.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from spikedistill.engine.processes import own_part
 
 POLICIES = ("stop", "skip")
 
@@ -63,11 +66,21 @@ class Watch:
         skip: leave bad steps out (``on_bad_numbers: skip``).
         waits: whether to know at once; False reads a step's verdict during the next one.
         gradients: whether to look at gradients too; with a loss scaler infinite ones are usual, and its own affair.
+        known_to_all: has every process see what is not finite in any of them, where each has a part of the gradients.
     """
 
-    def __init__(self, method: nn.Module, *, skip: bool, waits: bool, gradients: bool) -> None:
+    def __init__(
+        self,
+        method: nn.Module,
+        *,
+        skip: bool,
+        waits: bool,
+        gradients: bool,
+        known_to_all: Callable[[Tensor], Tensor] = torch.clone,
+    ) -> None:
         self.method, self.skip, self.waits, self.gradients = method, skip, waits or skip, gradients
         self.pending: _Verdict | None = None
+        self.known_to_all = known_to_all
         self.buffers: list[tuple[Tensor, Tensor]] = []
         # Such as a mask of minus infinities.
         self.meant = {name for name, value in method.named_buffers() if not _finite(value)}
@@ -100,13 +113,14 @@ class Watch:
         """
         names = [f"loss term '{name}'" for name in losses]
         values = [loss.detach().float() for loss in losses.values()]
-        owned = [(name, p.grad) for name, p in self.method.named_parameters() if p.grad is not None]
+        owned = [(name, own_part(p.grad)) for name, p in self.method.named_parameters() if p.grad is not None]
         if update and self.gradients and owned:
             names += [f"the gradient of '{plain(name)}'" for name, _ in owned]
             # The largest absolute value: unlike a sum of squares it is infinite only where an element is.
-            norms = torch._foreach_norm([grad for _, grad in owned], math.inf)  # pyright: ignore[reportPrivateImportUsage]
+            held = [grad if grad.numel() else grad.new_zeros(1) for _, grad in owned]
+            norms = torch._foreach_norm(held, math.inf)  # pyright: ignore[reportPrivateImportUsage]
             values += [value.float() for value in norms]
-        verdict = self._sent(tuple(names), torch.stack(values), epoch, batch, inputs)
+        verdict = self._sent(tuple(names), self.known_to_all(torch.stack(values)), epoch, batch, inputs)
         if self.waits:
             return verdict.read()
         before, self.pending = self.pending, verdict
@@ -130,7 +144,7 @@ class Watch:
             of = plain(names.get(parameter, "a parameter"))
             held += [(f"the optimiser's {key} of '{of}'", value) for key, value in state.items()]
         for name, value in held:
-            if isinstance(value, Tensor) and not _finite(value):
+            if isinstance(value, Tensor) and not _finite(own_part(value)):
                 return Found(f"{name} is no longer finite", epoch, batch, ())
         return None
 

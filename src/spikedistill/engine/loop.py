@@ -18,8 +18,10 @@ from spikedistill.engine.diagnosis import failure
 from spikedistill.engine.finite import Found, Watch
 from spikedistill.engine.metrics import EpochSums, ScalarBoard, write_csv
 from spikedistill.engine.optimisation import OptimizerSettings, ScheduleSettings, learning_rate, make_optimizer
+from spikedistill.engine.position import Position, read_position
 from spikedistill.engine.processes import any_process, together
 from spikedistill.engine.progress import Bar, Reporter
+from spikedistill.engine.sharding import Whole
 from spikedistill.engine.stopping import Stop
 from spikedistill.errors import Stopped, TrainingFailed, UserError
 from spikedistill.methods.base import Method, Progress
@@ -64,17 +66,6 @@ class TrainSettings:
     compile: bool = False
 
 
-@dataclass
-class Position:
-    """Where a run stands: the epoch, the next batch in it, and the rows of the epochs behind."""
-
-    epoch: int = 0
-    batch: int = 0
-    seconds: float = 0.0
-    rows: list[dict[str, float]] = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=dict)
-
-
 class Trainer:
     """Trains a method on batches, leaving metrics and checkpoints in ``folder``.
 
@@ -87,6 +78,7 @@ class Trainer:
         validate: called after every epoch with the deployable student, returns metrics for the epoch's row.
         reporter: shows progress.
         deadline: on ``time.monotonic``; after it training stops with a checkpoint. None for no such limit.
+        weights: where the method's weights are; None for whole in every process.
     """
 
     def __init__(
@@ -99,21 +91,23 @@ class Trainer:
         validate: Callable[[torch.nn.Module], dict[str, float]],
         reporter: Reporter,
         deadline: float | None = None,
+        weights: Whole | None = None,
     ) -> None:
         self.stop = Stop(deadline)
         self.fabric, self.method, self.train, self.settings = fabric, method, train, settings
         self.folder, self.validate, self.reporter = folder, validate, reporter
         self.position = Position()
-        optimizer = make_optimizer(method, settings.optimizer)
-        self.model: Any
-        self.optimizer: Any
-        self.model, self.optimizer = fabric.setup(method, optimizer)
+        self.weights = weights if weights is not None else Whole(fabric, method)
+        # In this order: sharing out weights makes other parameters of them.
+        self.model: Any = fabric.setup_module(self.weights.trained)
+        self.optimizer: Any = fabric.setup_optimizers(make_optimizer(self.weights.trained, settings.optimizer))
         self.step_model = torch.compile(self.model) if settings.compile else self.model
         self.watch = Watch(
-            method,
+            self.weights.trained,
             skip=settings.on_bad_numbers == "skip",
             waits=fabric.device.type != "cuda",
             gradients=getattr(fabric.strategy.precision, "scaler", None) is None,
+            known_to_all=self.weights.known_to_all,
         )
         self.spoiled = False
         self.activity = Activity()
@@ -130,9 +124,9 @@ class Trainer:
             return False
         try:
             self.method.load_state_dict(state["method"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.weights.restore(self.optimizer, state["optimizer"])
             self.fabric.strategy.precision.load_state_dict(state.get("precision", {}))
-            self.position = Position(**state["position"])
+            self.position = read_position(state["position"], self.settings.epochs, len(self.train))
             torch.set_rng_state(state["rng"])
             if state["rng_cuda"] and torch.cuda.is_available():
                 torch.cuda.set_rng_state_all(state["rng_cuda"])
@@ -164,12 +158,13 @@ class Trainer:
         Raises:
             WriteFailed: it cannot be written.
         """
+        method, optimizer = self.weights.collect(), self.weights.state_of(self.optimizer)
         if not self.fabric.is_global_zero:
             return
         position = self.position
         state = {
-            "method": self.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "method": method.state_dict(),
+            "optimizer": optimizer,
             "precision": self.fabric.strategy.precision.state_dict(),
             "position": vars(position),
             "rng": torch.get_rng_state(),
@@ -202,7 +197,7 @@ class Trainer:
         self._check_all()
         row = {"epoch": position.epoch + 1, "lr": self._learning_rate(len(self.train))}
         row |= {"seconds": spent + time.perf_counter() - started, **self._means(sums.over(self.fabric))}
-        student = self.method.deployable()
+        student = self.weights.collect().deployable()
         row |= self.validate(student)
         position.rows.append(row)
         position.epoch, position.batch, position.sums, position.seconds = position.epoch + 1, 0, {}, 0.0
@@ -273,10 +268,12 @@ class Trainer:
         update = last or (position.batch + 1) % settings.accumulate == 0
         inputs = (images, labels, Progress(position.epoch, settings.epochs))
         self.watch.before()
-        with self.fabric.no_backward_sync(self.model, enabled=not update):
+        with self.fabric.no_backward_sync(self.model, enabled=not (update or self.weights.each_batch)):
             logits, losses = self.step_model(*inputs)
             loss = torch.stack(list(losses.values())).sum()
             self.fabric.backward(loss / settings.accumulate)
+        if update:
+            self.weights.gradients()
         found = self.watch.after(losses, update, position.epoch, position.batch, inputs)
         if found is not None:
             if not self.watch.skip:
@@ -298,18 +295,17 @@ class Trainer:
 
     def _update(self) -> None:
         if self.settings.clip is not None:
-            self.fabric.clip_gradients(
-                self.model, self.optimizer, max_norm=self.settings.clip, error_if_nonfinite=False
-            )
+            self.weights.clip(self.model, self.optimizer, self.settings.clip)
         self.optimizer.step()
 
     def _check_all(self) -> None:
         """Before anything is written: nothing that is not finite shall be."""
         epoch, batch = self.position.epoch, self.position.batch - 1
-        self._check(self.watch.settle() or self.watch.state(self.optimizer, epoch, batch))
+        self._check(self.watch.settle() or self.weights.agreed(self.watch.state(self.optimizer, epoch, batch)))
 
     def _check(self, found: Found | None) -> None:
         """Ends the run at numbers that are not finite."""
         if found is not None:
             batches, moved_on = len(self.train), not self.watch.waits
-            raise failure(found, self.method, self.folder, batches, self.fabric.autocast, moved_on)
+            method = self.weights.collect().to(self.fabric.device)
+            raise failure(found, method, self.folder, batches, self.fabric.autocast, moved_on)

@@ -76,6 +76,11 @@ def added_up(fabric: Fabric, sums: dict[str, torch.Tensor]) -> dict[str, torch.T
     return {name: by_name[name] for name in sums}
 
 
+def own_part(value: torch.Tensor) -> torch.Tensor:
+    """What this process has of a tensor that is shared out (``strategy: fsdp``); other tensors as they are."""
+    return value.to_local() if hasattr(value, "to_local") else value  # type: ignore[operator]
+
+
 def leads() -> bool:
     """Whether this is the process that speaks: the only one, or the first."""
     return not dist.is_available() or not dist.is_initialized() or dist.get_rank() == 0

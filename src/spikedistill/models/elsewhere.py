@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from torch import nn
@@ -26,13 +27,16 @@ def from_timm(
     Raises:
         UserError: timm is not installed, does not know the name, or cannot get the weights.
     """
+    short = name.removeprefix(PREFIX)
+    # timm also takes 'hf-hub:somebody/something', whose weights may be a pickle of anybody's.
+    if not re.fullmatch(r"[\w.-]+", short):
+        raise UserError(f"model '{name}' is none of timm's own, which are called as 'timm/resnet18.a1_in1k' is")
     try:
         import timm  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(
             f"model '{name}' comes from timm, which is not installed: pip install 'spikedistill[timm]'"
         ) from None
-    short = name.removeprefix(PREFIX)
     settings: dict[str, Any] = {"in_chans": in_channels, "pretrained": pretrained}
     if num_classes is not None:
         settings["num_classes"] = num_classes

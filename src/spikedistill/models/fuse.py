@@ -19,7 +19,7 @@ from spikedistill.models.activation import Spike
 from spikedistill.models.folded import TwinSpike
 from spikedistill.spiking import LIF, compiling
 from spikedistill.spiking.bits import Bits, unpack
-from spikedistill.spiking.deferred import Currents, Spikes, settle
+from spikedistill.spiking.deferred import Currents, Deferred, Spikes, settle
 from spikedistill.spiking.fused_layer import Norm, Term
 
 # Of a layer's value. A training step needs about ten kernels of layers, which take half a minute to compile once.
@@ -213,6 +213,24 @@ def channels_last(network: nn.Module) -> nn.Module:
         if type(module) is nn.Conv2d or isinstance(module, LeanConv):
             _channels_last(module.weight)
     return network
+
+
+def channels_last_inputs(network: nn.Module) -> nn.Module:
+    """Has convolutions lay their input out channels-last, for weights that cannot be; returns the network."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(_lay_out)
+    return network
+
+
+def _lay_out(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    x = inputs[0]
+    if isinstance(x, Deferred) or x.dim() != 4:
+        return None
+    x = x.contiguous(memory_format=torch.channels_last)
+    if x.shape[1] == 1 and not x.requires_grad:  # both layouts at once, and convolutions would take it for the other
+        x = x.as_strided(x.shape, (x.shape[2] * x.shape[3], 1, x.shape[3], 1))
+    return (x, *inputs[1:])
 
 
 def _is_own(module: nn.Module) -> bool:

@@ -6,18 +6,20 @@ An experiment's folder holds its runs and an ``experiment.json``; a page about a
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from spikedistill.documents import read_json
 from spikedistill.errors import UserError
 from spikedistill.report.contents import Part, Report
 from spikedistill.report.runs import Run
 
 RECORD = "experiment.json"
 _TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+_MARKS = {".svg": b"<svg", ".png": b"\x89PNG"}
+"""What stands at the beginning of such a file."""
 _PUBLISHED = "published"
 
 
@@ -38,8 +40,8 @@ def _folders(runs: Iterable[Run]) -> list[Path]:
 
 def _drawn(folder: Path) -> str:
     file = folder / RECORD
+    content = read_json(file, f"'{file}'")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
         runs = content["runs"]
         provenance = (
             f"{runs['finished']} of {runs['planned']} runs, seeds {' '.join(map(str, content['seeds']))}, device "
@@ -52,8 +54,8 @@ def _drawn(folder: Path) -> str:
         body += "".join(_picture(folder, picture) for picture in content["pictures"])
         body += "".join(f'<p class="note missing">{escape(note)}</p>' for note in content["notes"])
         body += f"<pre><code>{escape(content['command'])}</code></pre>"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise UserError(f"{file} is not what the command experiment writes ({fault!r})") from fault
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as fault:
+        raise UserError(f"'{file}' is not what the command experiment writes ({fault!r})"[:500]) from fault
     return f'<div class="experiment">{body}<p class="note">{escape(provenance)}</p></div>'
 
 
@@ -81,7 +83,10 @@ def _picture(folder: Path, picture: dict[str, Any]) -> str:
         file = folder / Path(name).name
         kind = _TYPES.get(file.suffix)
         if kind and file.is_file():
-            data = base64.b64encode(file.read_bytes()).decode()
+            content = file.read_bytes()
+            if _MARKS[file.suffix] not in content[:1000]:  # a link under a picture's name may lead anywhere
+                raise ValueError(f"{file.name} is no picture")
+            data = base64.b64encode(content).decode()
             caption = escape(picture["caption"])
             image = f'<img src="data:{kind};base64,{data}" alt="{caption}">'
             return f'<figure class="drawing">{image}<figcaption>{caption}</figcaption></figure>'

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spikedistill.data.seeds import seed_of
+from spikedistill.documents import first_line
 from spikedistill.errors import UserError
 from spikedistill.models.subnets import Space, Subnet
 from spikedistill.search.measure import Measured
@@ -74,8 +75,7 @@ def search(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    stored = optuna.create_study(storage=_open(storage), study_name=name, direction="maximize", load_if_exists=True)
-    done = _finished(stored)
+    stored, done = _stored(storage, name, space)
     known = {trial.subnet: trial.measured for trial in done}
     # Proposals are made in memory: a trial that is not finished has no place in the database, nor a dozen writes each.
     study = optuna.create_study(direction="maximize")
@@ -92,6 +92,25 @@ def search(
         done.append(Trial(number, subnet, known[subnet]))
         report(done)
     return done[:trials]
+
+
+def _stored(storage: str | Path, name: str, space: Space) -> tuple[Study, list[Trial]]:
+    """The search in the storage, made where it is missing, and the trials that it knows."""
+    import optuna
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    opened = _open(storage)
+    try:
+        stored = optuna.create_study(storage=opened, study_name=name, direction="maximize", load_if_exists=True)
+        done = _finished(stored)
+        for trial in done:
+            space.check(trial.subnet)
+    except (SQLAlchemyError, OptunaError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the search's storage '{storage}' does not hold this search ({first_line(error)}); name another file"
+        ) from None
+    return stored, done
 
 
 def _open(storage: str | Path) -> BaseStorage:
@@ -116,5 +135,7 @@ def _finished(study: Study) -> list[Trial]:
 
 
 def _measured(trial: FrozenTrial) -> Measured:
-    assert trial.value is not None
-    return Measured(trial.value, trial.user_attrs["parameters"], trial.user_attrs["seconds"])
+    found = (trial.value, trial.user_attrs["parameters"], trial.user_attrs["seconds"])
+    if not all(isinstance(number, int | float) for number in found):
+        raise TypeError(f"trial {trial.number} was not measured")
+    return Measured(*found)  # pyright: ignore[reportArgumentType]

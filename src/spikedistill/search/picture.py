@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spikedistill.engine.checkpoint import write_durably
 from spikedistill.models.subnets import Space, Subnet
 from spikedistill.search.bayes import Trial
 from spikedistill.search.measure import Measured
@@ -52,7 +54,9 @@ def draw(trials: Sequence[Trial], reference: tuple[Subnet, Measured], space: Spa
         frameon=False,
         fontsize=9,
     )
-    figure.savefig(path, dpi=160)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=path.suffix.removeprefix("."), dpi=160)
+    write_durably(path, drawn.getvalue())
 
 
 def _frame(panel: Axes, choices: Sequence[Sequence[int]], limits: tuple[float, float], title: str) -> None:

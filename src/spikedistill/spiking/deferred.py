@@ -57,7 +57,7 @@ class Deferred(Tensor):
             total = _add(*args)
             if total is not None:
                 return total
-        return func(*tree_map_only(Deferred, settle, args), **tree_map_only(Deferred, settle, kwargs or {}))
+        return func(*settle_all(args), **settle_all(kwargs or {}))
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
@@ -91,6 +91,11 @@ def settle(x: Tensor) -> Tensor:
         with torch.set_grad_enabled(x._grad_mode):
             x._value = x.compute()
     return x._value
+
+
+def settle_all(values: Any) -> Any:
+    """The same with ``settle`` on every tensor in it: lists, tuples, dicts."""
+    return tree_map_only(Deferred, settle, values)
 
 
 class Currents(Deferred):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spikedistill.engine.checkpoint import write_durably
 from spikedistill.study.base import Picture
 
 if TYPE_CHECKING:
@@ -38,7 +40,9 @@ def save(picture: Picture, folder: Path) -> list[str]:
         figure = Figure(figsize=picture.size, layout="constrained")
         picture.draw(figure)
         for name in names:
-            figure.savefig(folder / name, dpi=160, metadata={"Date": None} if name.endswith("svg") else None)
+            drawn, vector = io.BytesIO(), name.endswith("svg")
+            figure.savefig(drawn, format=name[-3:], dpi=160, metadata={"Date": None} if vector else None)
+            write_durably(folder / name, drawn.getvalue())
     return names
 
 

@@ -11,12 +11,44 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def to_markdown(table: Table) -> str:
-    """The table as GitHub Markdown, its notes below."""
-    heads, rows = table.grid()
-    lines = [f"**{table.title}**", "", "| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*lines, *(f"\n{note}." for note in table.notes)]) + "\n"
+def to_markdown(content: dict[str, Any], place: str = "") -> str:
+    """An experiment's record as GitHub Markdown, without a heading.
+
+    Args:
+        content: what ``experiment.json`` holds.
+        place: where its pictures lie, seen from the page, with a slash at the end; nothing for beside it. Of the
+            files of a picture the last is shown, the PNG.
+    """
+    pictures = [
+        f"![{picture['caption']}]({place}{picture['files'][-1]})\n\n"
+        f"{picture['caption']}"
+        for picture in content["pictures"]
+    ]
+    parts = [
+        f"{content['source']}. {content['about']}".strip(),
+        *map(_table, content["tables"]),
+        *pictures,
+        *content["notes"],
+        f"{provenance(content)}. Made by `{content['command']}`.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def provenance(content: dict[str, Any]) -> str:
+    """How many runs, which seeds, where and with which versions, of an experiment's record."""
+    runs = content["runs"]
+    commits = " / ".join(commit[:10] for commit in content["commit"])
+    return (
+        f"{runs['finished']} of {runs['planned']} runs, seeds {' '.join(map(str, content['seeds']))}, device "
+        f"{' / '.join(content['device'])}, torch {' / '.join(content['torch'])}, commit {commits}"
+    )
+
+
+def _table(table: dict[str, Any]) -> str:
+    heads = table["heads"]
+    lines = [f"**{table['title']}**", "", "| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
+    lines += ["| " + " | ".join(row) + " |" for row in table["rows"]]
+    return "\n".join([*lines, *(f"\n{note}." for note in table["notes"])])
 
 
 def print_table(table: Table, console: Console) -> None:
