@@ -118,4 +118,5 @@ def _panel(panel: Axes, table: Table, ordered: bool, level: float | str | None, 
             )
         elif not published:
             panel.errorbar([], [], fmt=MARKS[index % len(MARKS)], color=COLOURS[index % len(COLOURS)], label=column)
+    panel.set_xlabel(table.first)
     categories(panel, names, "published, %" if published else "these runs, accuracy in %")
