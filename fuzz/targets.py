@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
+from typing import Any
 
 from spikedistill.errors import UserError
 
@@ -21,6 +22,8 @@ FILES = (
     *("config.yaml", "summary.json", "metrics.csv", "evaluation.json", "student.safetensors"),
     "checkpoints/step-0000000001.pt",
 )
+MEASURED = ("energy.json", "robustness.json", "latency.json", "../experiment.json")
+"""What commands add to a run, or beside it."""
 WEIGHTS_FROM_ELSEWHERE = "teacher.pt"
 HDF5 = b"\x89HDF"
 
@@ -58,7 +61,10 @@ class Workplace:
 
 
 def recipe(data: bytes) -> None:
-    """A recipe's text and overrides, one a line: parsed, written out and parsed again, shrunk, given a teacher."""
+    """A recipe's text and overrides, one a line: parsed, written out and parsed again, shrunk, given a teacher.
+
+    A text that has runs is taken for a list of runs and for an experiment, too.
+    """
     from spikedistill.assembly import teacher_recipe
     from spikedistill.documents import parse_yaml
     from spikedistill.recipe import parse
@@ -71,6 +77,8 @@ def recipe(data: bytes) -> None:
             for override in overrides.decode("utf-8", "replace").split("\n")[:8]:
                 if override:
                     _override(content, override)
+            if "runs" in content:
+                _runs(content)
         parsed = parse(content)
         again = parse(parse_yaml(parsed.to_yaml(), "resolved recipe"))
         assert again == parsed, "a resolved recipe is not what it was resolved from"
@@ -81,12 +89,26 @@ def recipe(data: bytes) -> None:
             smoke_size(parsed)
 
 
+def _runs(content: dict[str, Any]) -> None:
+    from spikedistill import runlist, sweep
+
+    with suppress(UserError):
+        runlist.plan(runlist.parse_run_list(content, "list"), Path("out"), [])
+    with suppress(UserError):
+        sweep.plan(sweep.parse_sweep(content, "experiment"), "small", Path("out"), [])
+
+
 def run_folder(workplace: Workplace) -> Callable[[bytes], None]:
     """A run folder of which one or more files were tampered with: read, shown, loaded, gone on with."""
     from spikedistill.build import load_run, read_config
     from spikedistill.engine.checkpoint import latest_checkpoint
     from spikedistill.report import find_runs, print_table, to_markdown, write_run_report
-    from spikedistill.runfolder import read_state
+    from spikedistill.report.contents import arrange
+    from spikedistill.report.energy import energies
+    from spikedistill.report.experiment import experiments
+    from spikedistill.report.latency import latencies
+    from spikedistill.report.robustness import robustness
+    from spikedistill.runfolder import read_state, read_summary
 
     def test(data: bytes) -> None:
         files = _files(data)
@@ -100,6 +122,14 @@ def run_folder(workplace: Workplace) -> Callable[[bytes], None]:
         if FILES[-1] in files:
             with suppress(UserError):
                 latest_checkpoint(folder / "checkpoints")
+        if "summary.json" in files:
+            with suppress(UserError):
+                read_summary(folder / "summary.json")
+        if not files.keys().isdisjoint(MEASURED):
+            with suppress(UserError):
+                shown = arrange(find_runs([folder]))
+                for section in (energies, robustness, latencies, experiments):
+                    section(shown)
         if WEIGHTS_FROM_ELSEWHERE in files:
             with suppress(UserError):
                 read_state(folder / WEIGHTS_FROM_ELSEWHERE)
@@ -117,7 +147,7 @@ def run_folder(workplace: Workplace) -> Callable[[bytes], None]:
 def _files(data: bytes) -> dict[str, bytes]:
     """The files of an input: ``name SEPARATOR content SEPARATOR name ...``; a name may be a number."""
     parts = data.split(SEPARATOR)
-    names = (*FILES, WEIGHTS_FROM_ELSEWHERE)
+    names = (*FILES, WEIGHTS_FROM_ELSEWHERE, *MEASURED)
     found = {}
     for name, content in zip(parts[::2], parts[1::2], strict=False):
         chosen = names[name[0] % len(names)] if name and name.decode("utf-8", "replace") not in names else name.decode()

@@ -15,23 +15,28 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from spikedistill.recipe import Recipe
+from spikedistill.recipe import Recipe, parse
 from spikedistill.recipebook import list_recipes, read_recipe
 from spikedistill.report import find_runs, to_markdown
 from spikedistill.report.groups import spread
 from spikedistill.report.runs import PLAIN_ANN, PLAIN_SNN, Run
 from spikedistill.report.table import EMPTY, percent, spread_text
-from spikedistill.results import CAMPAIGNS, RECORDS
+from spikedistill.results import CAMPAIGNS, EXPERIMENT, EXPERIMENTS, RECORDS
+from spikedistill.runfolder import read_json
 from spikedistill.runlist import plan, read_run_list
 from spikedistill.sweep import list_experiments, read_sweep
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 OVERVIEW, FOLDER, SECTION = "README.md", "results", "Figures"
 BASELINES = (PLAIN_ANN, PLAIN_SNN)
+FREE = {"name", "description", "published", "seed", "out", "normalisation", "checkpoint_minutes", "on_bad_numbers"}
+FREE |= {"device", "devices", "nodes", "strategy", "precision", "memory", "compile"}
+FREE_IN_SECTIONS = {"path", "workers", "in_memory", "streaming", "num_classes", "in_channels", "image_size"}
+"""Settings that may differ from a recipe's without the run being another: places, names, facts of the data, speed."""
 MARKER = re.compile(r"^<!-- ([a-z]+-[a-z]+): ([a-z-]+) -->$", flags=re.M)
 LINK = re.compile(r"(!?)\[([^]]*)\]\(([^)#\s]+)\)")
 ELSEWHERE = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"?(?:https?:)?//[^>]*>")
-HARMLESS = ('rel="canonical"', 'rel=canonical')
+HARMLESS = ('rel="canonical"', "rel=canonical")
 
 
 # --- the pages of results/ ------------------------------------------------------------------------------------------
@@ -39,7 +44,9 @@ HARMLESS = ('rel="canonical"', 'rel=canonical')
 
 def result_pages(results: Path) -> dict[str, str]:
     """The pages that a folder of results has, by file name: each Markdown file but the overview of all of them."""
-    return {path.name: path.read_text(encoding="utf-8") for path in sorted(results.glob("*.md")) if path.name != OVERVIEW}
+    return {
+        path.name: path.read_text(encoding="utf-8") for path in sorted(results.glob("*.md")) if path.name != OVERVIEW
+    }
 
 
 def heading(page: str, otherwise: str) -> str:
@@ -73,8 +80,10 @@ def result_list(_: str, results: Path = RESULTS) -> str:
     """A table of the folder's pages: what each is about and how many of its runs are finished."""
     lines = ["| table | runs finished |", "|---|---:|"]
     for name, page in result_pages(results).items():
-        runs = campaign(results, name.removesuffix(".md"))
+        runs, trial = campaign(results, name.removesuffix(".md")), experiment(results, name.removesuffix(".md"))
         finished = f"{len(runs.finished)} of {len(runs.planned)}" if runs else EMPTY
+        if trial:
+            finished = f"{trial['runs']['finished']} of {trial['runs']['planned']}"
         lines.append(f"| [{heading(page, name)}]({FOLDER}/{name}) | {finished} |")
     return "\n".join(lines)
 
@@ -106,11 +115,32 @@ def campaigns(results: Path) -> list[Campaign]:
     return [each for each in found if each is not None]
 
 
+def experiment(results: Path, name: str) -> dict[str, Any] | None:
+    """The record of an experiment by name, or None where a page is not of one."""
+    record = results / EXPERIMENTS / name / EXPERIMENT
+    return read_json(record) if record.is_file() else None
+
+
+def experiments(results: Path, method: str) -> list[tuple[str, str]]:
+    """Name and title of the recorded experiments that a method is part of."""
+    found = []
+    for record in sorted((results / EXPERIMENTS).glob(f"*/{EXPERIMENT}")):
+        runs = record.parent / RECORDS
+        if runs.is_dir() and any(run.method == method for run in find_runs(runs)):
+            found.append((record.parent.name, read_json(record)["title"]))
+    return found
+
+
+def linked(results: Path, name: str, title: str, root: str) -> str:
+    """A title, linked to its page where there is one (a campaign that was never begun has none)."""
+    return f"[{title}]({root}{FOLDER}/{name}.md)" if (results / f"{name}.md").is_file() else title
+
+
 def our_figures(method: str, results: Path = RESULTS, root: str = "../") -> str:
     """What a method reached in each campaign, beside the baselines of the same campaign, and what is still to run."""
     parts, pending = [], []
     for each in campaigns(results):
-        page = f"[{each.title}]({root}{FOLDER}/{each.name}.md)"
+        page = linked(results, each.name, each.title, root)
         of_method = [run for run in each.planned if run.recipe.method["name"] == method]
         done = [run for run in each.runs if run.method in {method, *BASELINES}]
         if any(run.method == method for run in done):
@@ -118,6 +148,9 @@ def our_figures(method: str, results: Path = RESULTS, root: str = "../") -> str:
         missing = len(of_method) - sum(run.recipe.method["name"] == method for run in each.finished)
         if missing:
             pending.append(f"{page} ({missing} of {len(of_method)} runs)")
+    trials = [linked(results, name, title, root) for name, title in experiments(results, method)]
+    if trials:
+        parts.append(f"Experiments with it: {'; '.join(trials)}.")
     if not parts:
         parts.append("No run of this method is among the records yet.")
     if pending:
@@ -146,9 +179,23 @@ def paper(recipe: Recipe) -> str:
     return re.split(r" (?:tables?|section)\b", recipe.published.source if recipe.published else "")[0]
 
 
+def trained_as(recipe: Recipe) -> dict[str, Any]:
+    """What decides a run's figure: its settings but for those that are ``FREE``."""
+    sections = {"data", "student", "teacher"}
+    return {
+        key: {inner: kept for inner, kept in value.items() if inner not in FREE_IN_SECTIONS}
+        if key in sections and value
+        else value
+        for key, value in recipe.model_dump(exclude=FREE).items()
+    }
+
+
 def ours(recipe: Recipe, results: Path) -> str:
-    """What finished runs of a recipe reached: mean, standard deviation and n."""
-    own = [run for each in campaigns(results) for run in each.runs if run.config.get("name") == recipe.name]
+    """What finished runs of a recipe, as it ships, reached: mean, standard deviation and n."""
+    own = []
+    for run in (run for each in campaigns(results) for run in each.runs if run.config.get("name") == recipe.name):
+        if trained_as(parse(run.config, str(run.path))) == trained_as(recipe):
+            own.append(run)
     reached = spread(run.accuracy for run in own)
     return EMPTY if reached is None else f"{spread_text(reached)} (n {reached.n})"
 
@@ -189,7 +236,7 @@ def published_figures(method: str, results: Path = RESULTS) -> str:
 
 
 def published_rows(_: str, results: Path = RESULTS) -> str:
-    """Every published row, a heading for each paper and each of its tables, and the experiments that make the tables."""
+    """Every published row by paper and table, and the experiments that make the tables."""
     parts: list[str] = []
     for name in dict.fromkeys(map(paper, recipes())):
         of_paper = [each for each in recipes() if paper(each) == name]

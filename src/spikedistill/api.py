@@ -51,15 +51,20 @@ def distill(
             Items may be sequences ``[T, C, H, W]`` (event frames); the teacher then sees their mean over T.
         test: the same for the test images; with a name or a path as ``train`` its own test part is used.
         method: a method's name, or a dict of ``name`` and its settings.
-        epochs, batch_size, optimizer, schedule, clip: as in recipes.
+        epochs: passes over the training images.
         seed: of weights drawn here, of the data's order and of the validation part.
         out: the run folder; it must not hold a run, unless ``resume``.
+        batch_size: images of a step.
+        optimizer: the recipe's section: ``name`` and its settings.
+        schedule: the recipe's section: ``name`` and its settings.
         init: ``random`` leaves the student's weights as they are, ``copy`` and ``resample`` start from the teacher's.
         validation: share of the training images held out.
         augment: augmentations by name, as in recipes; for datasets that draw their own, leave it empty.
         classes: class names of a dataset.
         workers: processes that read a dataset's items.
-        device, precision: as in recipes.
+        clip: largest norm of a step's gradient; None for any.
+        device: ``auto``, or a device as torch names it.
+        precision: ``32``, ``bf16``, ``16`` or ``auto``.
         resume: go on from the folder's last checkpoint.
         verbose: show progress.
 

@@ -80,8 +80,9 @@ def search_run(
     assert isinstance(supernet, ElasticResNet)
     recipe = _as_trained(folder, recipe)
     out = folder / "search"
-    if leads_out(out / "best", folder):
-        raise UserError(f"'{out}' is a link out of the run folder; put a folder in its place")
+    for place in (out / "best", out / "trials.db"):
+        if leads_out(place, folder):
+            raise UserError(f"'{place}' leads out of the run folder by a link; put a folder or file in its place")
     out.mkdir(exist_ok=True)
     meter = _meter(supernet, recipe)
     weights = hashlib.sha256((folder / STUDENT).read_bytes()).hexdigest()

@@ -41,7 +41,8 @@ def export_nir(
             compared with the network on all of them.
         run: the run folder in which the network was trained; what is not given here is taken from it.
         class_names: in the order of the logits.
-        mean, std: the normalisation per channel, in units of [0, 1].
+        mean: the normalisation's mean per channel, in units of [0, 1].
+        std: its standard deviation likewise.
         dt: seconds a timestep; None takes 1e-4.
 
     Returns:

@@ -103,7 +103,11 @@ def _part(
     rows = rows.select_columns([image, label]).cast_column(image, Image(decode=False))
     where = f"'{name}' split '{split}'"
     roots = image_roots(Path(settings.path).expanduser() if settings.path else None)
-    first = EncodedRows(list(islice(rows, INSPECTED)), image, where, roots)
+    try:
+        inspected = list(islice(rows, INSPECTED))
+    except Exception as error:  # see _load
+        raise UserError(f"{where} cannot be read ({first_line(error)}); copy it again") from error
+    first = EncodedRows(inspected, image, where, roots)
     decoder = like.decoder if like else choose_decoder(first, settings.channels, settings.size)
     return ShardSet(
         rows,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from spikedistill.errors import UserError
 from spikedistill.report import bars
 from spikedistill.report.contents import Block, Part, Report, chart, grid, place
+from spikedistill.report.evaluation import reasonable
 from spikedistill.report.groups import Spread, spread
 from spikedistill.report.quantities import count, joules, scale
 from spikedistill.report.runs import ENERGY, Run
@@ -86,7 +88,8 @@ def _lines(block: Block) -> list[Line]:
         if bills:
             lines.append(Line(name, colour, bills))
         for run in found:
-            teacher = f"teacher {(run.config.get('teacher') or {}).get('model') or ''}".strip()
+            named = run.config.get("teacher")
+            teacher = f"teacher {named.get('model') or '' if isinstance(named, dict) else ''}".strip()
             for label, whose in ((TWIN, "twin"), (teacher, "teacher")):
                 bill = _bill(run, whose)
                 if bill:
@@ -103,19 +106,26 @@ def _bill(run: Run, whose: str) -> Bill | None:
         weighted = [layer for layer in content["layers"] if layer["macs"]]
         low, high = total["movement"]
         return Bill(
-            timesteps=content["timesteps"],
-            images=int(content["images"]),
-            macs=float(total["macs"]),
-            synops=float(total["synops"]),
-            firing_rate=None if total["firing_rate"] is None else float(total["firing_rate"]),
-            computation=float(total["computation"]),
-            movement=(float(low), float(high)),
-            layers={str(layer["name"]): float(layer["computation"]) for layer in weighted},
+            timesteps=None if content["timesteps"] is None else int(reasonable(content["timesteps"])),
+            images=int(reasonable(content["images"])),
+            macs=reasonable(total["macs"]),
+            synops=reasonable(total["synops"]),
+            firing_rate=None if total["firing_rate"] is None else reasonable(total["firing_rate"]),
+            computation=_positive(total["computation"]),
+            movement=(_positive(low), _positive(high)),
+            layers={str(layer["name"]): _positive(layer["computation"]) for layer in weighted},
             takes={str(layer["name"]): str(layer["input"] or "analogue") for layer in weighted},
             source=str(content["prices"]["source"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as fault:
         raise UserError(f"{run.path / ENERGY}: '{whose}' is not what the command energy writes ({fault!r})") from fault
+
+
+def _positive(value: Any) -> float:
+    energy = reasonable(value)
+    if energy < 0:
+        raise ValueError(f"{energy} pJ")
+    return energy
 
 
 def _table(lines: Sequence[Line]) -> str:
@@ -129,7 +139,8 @@ def _table(lines: Sequence[Line]) -> str:
         first = line.bills[0]
         rates = spread(bill.firing_rate for bill in line.bills)
         computation = spread(bill.computation for bill in line.bills)
-        ratio = twin.mean("computation") / line.mean("computation") if twin and first.timesteps else None
+        both = (twin.mean("computation"), line.mean("computation")) if twin and first.timesteps else (0.0, 0.0)
+        ratio = both[0] / both[1] if all(both) else None
         cells = (
             str(first.timesteps or EMPTY),
             count(line.mean("synops")) if first.timesteps else EMPTY,

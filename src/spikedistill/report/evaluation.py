@@ -115,6 +115,18 @@ def _is_image(rows: Any) -> bool:
     ) and all(isinstance(value, int) and 0 <= value <= 255 for pixel in pixels for value in pixel)
 
 
+def reasonable(value: Any) -> float:
+    """The number that a value is.
+
+    Raises:
+        TypeError, ValueError: it is none, or none that could be drawn and averaged.
+    """
+    number = float(value)
+    if not within_reason(number):
+        raise ValueError(f"{number} is beyond reason")
+    return number
+
+
 def within_reason(value: float) -> bool:
     """Whether a number may be drawn and averaged: not NaN, not infinite, nor so large that its sums would be."""
     return -LARGEST <= value <= LARGEST

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from spikedistill.errors import UserError
 from spikedistill.report import plots
 from spikedistill.report.contents import Block, Part, Report, chart, grid, place
+from spikedistill.report.evaluation import reasonable
 from spikedistill.report.groups import spread
 from spikedistill.report.plots import Axis, Series
 from spikedistill.report.runs import LATENCY, Run
@@ -18,9 +19,12 @@ def latencies(report: Report) -> Part | None:
     """How soon the answer is there, and how few timesteps are enough on average."""
     body = ""
     for block in report.blocks:
-        steps = _series(block, lambda run: sorted((float(t), float(y)) for t, y in _content(run, "accuracy").items()))
+        steps = _series(
+            block, lambda run: sorted((reasonable(t), reasonable(y)) for t, y in _content(run, "accuracy").items())
+        )
         exits = _series(
-            block, lambda run: [(float(one["timesteps"]), float(one["accuracy"])) for one in _content(run, "exits")]
+            block,
+            lambda run: [(reasonable(one["timesteps"]), reasonable(one["accuracy"])) for one in _content(run, "exits")],
         )
         drawn = [
             *plots.line_charts(steps, Axis("timesteps run", "test accuracy, %", plots.level_range(steps))),
@@ -58,7 +62,7 @@ def _series(block: Block, points: Callable[[Run], Points]) -> list[Series]:
 def _checked(run: Run, points: Callable[[Run], Points]) -> Points:
     try:
         return points(run)
-    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as fault:
         raise UserError(f"{run.path / LATENCY} is not what eval --latency writes ({fault!r})") from fault
 
 

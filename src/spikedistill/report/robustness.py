@@ -7,6 +7,7 @@ from pathlib import Path
 from spikedistill.errors import UserError
 from spikedistill.report import plots
 from spikedistill.report.contents import Block, Part, Report, chart, grid, place
+from spikedistill.report.evaluation import reasonable
 from spikedistill.report.groups import spread
 from spikedistill.report.plots import Axis, Series
 from spikedistill.report.runs import ROBUSTNESS, Run
@@ -47,10 +48,10 @@ def _curves(run: Run) -> Curves:
     content = run.measured.get(ROBUSTNESS, {})
     try:
         return {
-            str(kind): {float(strength): float(value) for strength, value in curve["accuracy"].items()}
+            str(kind): {reasonable(strength): reasonable(value) for strength, value in curve["accuracy"].items()}
             for kind, curve in content.get("curves", {}).items()
         }
-    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as fault:
         raise UserError(f"{run.path / ROBUSTNESS}: 'curves' is not what eval --noise writes ({fault!r})") from fault
 
 

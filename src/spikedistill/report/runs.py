@@ -198,7 +198,7 @@ def _read_metrics(path: Path) -> dict[str, list[float | None]]:
     except (OSError, UnicodeDecodeError, csv.Error) as fault:
         raise UserError(f"{path} cannot be read: {_first_line(fault)}") from fault
     if "epoch" not in columns:
-        raise UserError(f"{path} has no column 'epoch' (columns: {', '.join(columns) or 'none'})")
+        raise UserError(f"{path} has no column 'epoch' (columns: {', '.join(columns)[:200] or 'none'})")
     by_epoch: dict[float, list[float | None]] = {}
     for line, row in rows:
         if row.pop(None, None):  # type: ignore[call-overload]

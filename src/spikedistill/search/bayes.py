@@ -120,7 +120,7 @@ def _open(storage: str | Path) -> BaseStorage:
     url = str(storage)
     if "://" not in url:
         path = Path(storage)
-        if path.is_dir() or not path.absolute().parent.is_dir():
+        if (path.exists() and not path.is_file()) or not path.absolute().parent.is_dir():
             raise UserError(f"the search's storage '{path}' must be a file in a folder that exists, or a database URL")
         url = f"sqlite:///{path}"
     try:
