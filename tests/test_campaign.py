@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from spikedistill.campaign import run_campaign
 from spikedistill.errors import UserError
@@ -85,6 +86,45 @@ def test_it_stops_in_time_and_goes_on(file, tmp_path):
     run_campaign(file, out=out, minutes=0.03, overrides=long, say=lambda line: None)
     second = sorted((out / "digits-2conv-ann-seed0" / "checkpoints").iterdir())
     assert second[-1].name > first[-1].name
+
+
+def test_runs_side_by_side_are_the_same_runs_and_wait_for_their_teachers(file, tmp_path):
+    """One of the list is refused, which stops no other; the taught ones cannot begin before the ANN has ended."""
+    file.write_text(LIST + "  - {recipe: digits-2conv-tet, set: {data.path: /no/such/folder}, seeds: [0]}\n")
+    alone, beside = tmp_path / "alone", tmp_path / "beside"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each of several processes has; more threads add in another order
+    try:
+        first = run_campaign(file, out=alone, overrides=TINY, say=lambda line: None)
+    finally:
+        torch.set_num_threads(threads)
+    said: list[str] = []
+    second = run_campaign(file, out=beside, overrides=TINY, workers=2, say=said.append)
+    assert len(said) == 6
+    assert second == first
+    for weights in sorted(alone.glob("*/student.safetensors")):
+        assert weights.read_bytes() == (beside / weights.parent.name / weights.name).read_bytes()
+    assert run_campaign(file, out=beside, overrides=TINY, workers=2, minutes=0.0, say=said.append)[:-1] == []
+
+
+def test_a_list_that_is_stopped_begins_no_other_run(file, tmp_path):
+    troubles = run_campaign(
+        file,
+        out=tmp_path / "out",
+        overrides=[*TINY[:-1], "epochs=3000"],
+        workers=2,
+        minutes=0.05,
+        say=lambda line: None,
+    )
+    assert len(troubles) == 2
+    assert all("time is up" in trouble for trouble in troubles)
+
+
+def test_the_seeds_of_a_list_can_be_chosen_among(file, tmp_path):
+    planned = plan(read_run_list(file), tmp_path, ["seed=1"])
+    assert [run.name for run in planned] == ["digits-2conv-ann-seed1", "digits-2conv-snn-seed1", "taught-seed1"]
+    with pytest.raises(UserError, match="seed 5 is none of the list's: 0 1"):
+        plan(read_run_list(file), tmp_path, ["seed=5"])
 
 
 def test_a_folder_of_somebody_elses_pages_is_left_alone(file, tmp_path):

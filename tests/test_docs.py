@@ -15,8 +15,10 @@ import yaml
 
 import spikedistill as sd
 from spikedistill.methods import METHODS
+from spikedistill.recipe import parse
 from spikedistill.recipebook import read_recipe
 from spikedistill.run import train
+from spikedistill.runlist import parse_run_list, plan
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -27,6 +29,7 @@ WITH_CODE = [page for page in PAGES if page not in ELSEWHERE and "```python" in 
 WITH_PEERS = [page for page in PAGES if "```py\n" in page.read_text()]
 WITH_SETTINGS = [name for name in METHODS if dataclasses.fields(METHODS[name].Settings)]
 BASELINES = ("ann", "snn")
+STARTERS = ("spikedistill", "torchrun", "srun")
 
 
 @pytest.fixture(autouse=True)
@@ -94,8 +97,8 @@ def commands() -> Iterator[tuple[str, list[str]]]:
         for _, block in blocks(page, "console|sh"):
             for line in block.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True)
-                if words[:1] == ["spikedistill"]:
-                    yield named(page), words[1:]
+                if words and words[0] in STARTERS:
+                    yield named(page), words[words.index("spikedistill") + 1 :]
 
 
 def test_every_command_is_one_and_its_recipes_and_keys_exist() -> None:
@@ -112,6 +115,20 @@ def test_every_command_is_one_and_its_recipes_and_keys_exist() -> None:
             assert (ROOT / "src/spikedistill/experiments" / f"{given['name']}.yaml").is_file(), page
         seen.add(command)
     assert seen >= {"train", "eval", "energy", "export", "search", "campaign", "experiment", "table", "report", "demo"}
+
+
+def test_every_recipe_and_list_of_runs_can_be_read(tmp_path: Path) -> None:
+    seen = {"recipe": 0, "runs": 0}
+    for page in PAGES:
+        for _, block in blocks(page, "yaml"):
+            content = yaml.safe_load(block)
+            kind = "runs" if "runs" in content else "recipe"
+            seen[kind] += 1
+            if kind == "runs":
+                plan(parse_run_list(content, named(page)), tmp_path, [])
+            elif page != ADDING:
+                assert parse(content, named(page)).method_settings()
+    assert min(seen.values()) > 0
 
 
 def test_the_page_of_methods_links_to_each() -> None:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from spikedistill.errors import Stopped, TrainingFailed, UserError
+from spikedistill.errors import Stopped, UserError
+from spikedistill.parallel import train_all
 from spikedistill.results import RECORDS, enlist, record_run, write_page
-from spikedistill.run import train
 from spikedistill.runlist import plan, read_run_list
 
 
@@ -18,18 +18,20 @@ def run_campaign(
     out: Path | None = None,
     results: Path | None = None,
     minutes: float | None = None,
+    workers: int = 1,
     overrides: list[str] | None = None,
     smoke: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[str]:
-    """Makes the runs of a campaign that are not finished yet, one after another.
+    """Makes the runs of a campaign that are not finished yet.
 
     Args:
         file: the campaign.
         out: where run folders go; None for ``runs/<file's name>``.
         results: where records and pages are written; None for nowhere.
         minutes: stop, with a checkpoint, after so long.
-        overrides: dotted overrides ``key=value`` for all runs.
+        workers: runs made side by side, each in a process of its own.
+        overrides: dotted overrides ``key=value`` for all runs; ``seed=0,2`` makes only the runs of these seeds.
         smoke: shrink every run to seconds.
         say: takes a line of progress.
 
@@ -47,18 +49,15 @@ def run_campaign(
     if results is not None:
         enlist(file, results)
     troubles = []
-    for number, run in enumerate(planned, 1):
-        head = f"{number}/{len(planned)} {run.name}"
-        try:
-            summary = train(run.recipe, resume=True, deadline=deadline).summary
-        except Stopped as error:
-            troubles.append(f"{head}: {error}, as this command does")
-            break
-        except (UserError, TrainingFailed) as error:
-            troubles.append(f"{head}: {error}")
+    for ended in train_all([run.recipe for run in planned], workers=workers, deadline=deadline, verbose=True):
+        run = planned[ended.number]
+        head = f"{ended.number + 1}/{len(planned)} {run.name}"
+        if ended.summary is None:
+            late = isinstance(ended.trouble, Stopped)
+            troubles.append(f"{head}: {ended.trouble}{', as this command does' if late else ''}")
             say(troubles[-1])
             continue
-        say(f"{head}: {summary['student_accuracy']:.2f} %")
+        say(f"{head}: {ended.summary['student_accuracy']:.2f} %")
         if results is not None:
             record_run(run.recipe.folder(), results / RECORDS / file.stem / run.name)
             write_page(results)

@@ -182,8 +182,11 @@ def search(
 @app.command()
 def campaign(
     file: Annotated[Path, typer.Argument(help="A YAML file: a list of runs.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted overrides for all runs: key=value.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Dotted overrides for all runs: key=value; seed=0,1.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop, with a checkpoint, after so many minutes.")] = None,
+    workers: Annotated[int, typer.Option(help="Runs made side by side, on as many GPUs as there are.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for the run folders; runs/NAME unless given.")] = None,
     results: Annotated[Path | None, typer.Option(help="Folder for records and pages of finished runs.")] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Shrink every run to seconds.")] = False,
@@ -195,7 +198,14 @@ def campaign(
     from spikedistill.campaign import run_campaign
 
     troubles = run_campaign(
-        file, out=out, results=results, minutes=minutes, overrides=overrides or [], smoke=smoke, say=typer.echo
+        file,
+        out=out,
+        results=results,
+        minutes=minutes,
+        workers=workers,
+        overrides=overrides or [],
+        smoke=smoke,
+        say=typer.echo,
     )
     if troubles:
         raise TrainingFailed(f"{len(troubles)} left to do; {troubles[-1]}")

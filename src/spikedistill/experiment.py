@@ -11,12 +11,11 @@ from typing import Any
 
 from spikedistill.engine.checkpoint import write_durably
 from spikedistill.errors import Stopped, TrainingFailed, UserError, unknown
-from spikedistill.parallel import train_many
-from spikedistill.recipe import Recipe
+from spikedistill.parallel import train_all
 from spikedistill.report import find_runs, write_report
 from spikedistill.report.experiment import RECORD
 from spikedistill.results import record_experiment, write_page
-from spikedistill.run import SUMMARY, train
+from spikedistill.run import SUMMARY
 from spikedistill.runfolder import read_summary, write_json
 from spikedistill.spiking import compiling
 from spikedistill.study import STUDIES, Done, Finding
@@ -63,8 +62,6 @@ def run_experiment(
         raise unknown(f"study in experiment '{name}'", sweep.study, list(STUDIES))
     if smoke and results is not None:
         raise UserError("--smoke shrinks runs to seconds, which are no results; leave --results out")
-    if workers > 1 and minutes is not None:
-        raise UserError("--minutes stops runs made one after another; leave out --workers")
     label = Path(name).stem
     out = out or Path("runs") / "experiments" / (label + ("-smoke" if smoke else "-paper" if scale == PAPER else ""))
     planned = plan(sweep, scale, out, overrides or [], smoke)
@@ -117,43 +114,16 @@ def _found(sweep: Sweep, done: list[Done], planned: list[Planned], name: str) ->
 
 
 def _train(planned: list[Planned], deadline: float | None, workers: int, say: Callable[[str], None]) -> list[str]:
-    if workers > 1:
-        return _train_beside(planned, workers, say)
     troubles = []
-    for number, one in enumerate(planned, 1):
-        head = f"{number}/{len(planned)} {one.recipe.folder().name}"
-        try:
-            summary = train(one.recipe, resume=True, verbose=False, deadline=deadline).summary
-        except Stopped:
-            troubles.append(f"{head}: time is up; the same command goes on from here")
-            break
-        except (UserError, TrainingFailed) as error:
-            troubles.append(f"{head}: {error}")
-            say(troubles[-1])
+    for ended in train_all([one.recipe for one in planned], workers=workers, deadline=deadline):
+        head = f"{ended.number + 1}/{len(planned)} {planned[ended.number].recipe.folder().name}"
+        if ended.summary is not None:
+            say(f"{head}: {ended.summary['student_accuracy']:.2f} %")
             continue
-        say(f"{head}: {summary['student_accuracy']:.2f} %")
+        late = isinstance(ended.trouble, Stopped)
+        troubles.append(f"{head}: {'time is up; the same command goes on from here' if late else ended.trouble}")
+        say(troubles[-1])
     return troubles
-
-
-def _train_beside(planned: list[Planned], workers: int, say: Callable[[str], None]) -> list[str]:
-    """Runs that nobody teaches first, then those that they teach; each wave side by side."""
-    waves = [[one for one in planned if bool(one.cell.teacher) == taught] for taught in (False, True)]
-    for wave in waves:
-        recipes = _on_devices([one.recipe for one in wave])
-        for number, summary in enumerate(train_many(recipes, workers) if recipes else (), 1):
-            say(f"{number}/{len(wave)} {summary['name']} seed {summary['seed']}: {summary['student_accuracy']:.2f} %")
-    return []
-
-
-def _on_devices(recipes: list[Recipe]) -> list[Recipe]:
-    """Recipes that take any device, each on the next GPU where there are several."""
-    import torch
-
-    count = torch.cuda.device_count()
-    if count > 1:
-        for number, recipe in enumerate(recipes):
-            recipe.device = f"cuda:{number % count}" if recipe.device == "auto" else recipe.device
-    return recipes
 
 
 def _command(name: str, scale: str, smoke: bool, overrides: Iterable[str] | None) -> str:

@@ -9,11 +9,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import closing
+from dataclasses import dataclass
 from multiprocessing import active_children, get_context, parent_process
+from pathlib import Path
 from typing import Any
 
+from spikedistill.errors import Stopped, TrainingFailed, UserError
 from spikedistill.recipe import Recipe
 
 
@@ -22,27 +26,67 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a run of several ended.
+
+    Attributes:
+        number: its place in the list, from 0.
+        summary: what ``summary.json`` holds; None where it was not finished.
+        trouble: why not.
+    """
+
+    number: int
+    summary: dict[str, Any] | None = None
+    trouble: UserError | TrainingFailed | None = None
+
+
 def train_many(recipes: Sequence[Recipe], workers: int | None = None) -> Iterator[dict[str, Any]]:
     """Trains recipes, those that are finished already excepted, and yields their summaries as they end.
 
     Args:
-        recipes: runs that do not depend on each other.
+        recipes: runs.
         workers: processes; None takes one per processor, 1 trains here.
 
     Raises:
         UserError: from the first run that is refused; the others are not begun.
     """
+    with closing(train_all(recipes, workers=workers)) as runs:
+        for ended in runs:
+            if ended.summary is None:
+                assert ended.trouble is not None
+                raise ended.trouble
+            yield ended.summary
+
+
+def train_all(
+    recipes: Sequence[Recipe],
+    *,
+    workers: int | None = 1,
+    deadline: float | None = None,
+    verbose: bool = False,
+) -> Generator[Ended]:
+    """Trains recipes, those that are finished already excepted, and yields how each ended, as they end.
+
+    A run that is refused or fails keeps no other from being made; one whose teacher is another's run waits for that.
+    After one that was stopped no other is begun.
+
+    Args:
+        recipes: the runs; a teacher stands before those that it teaches.
+        workers: processes; None takes one per processor, 1 trains here. Where there are several GPUs, recipes that
+            take any device are dealt out to them.
+        deadline: the time, as ``time.monotonic()`` tells it, at which runs stop with a checkpoint.
+        verbose: a line an epoch; several processes are silent.
+    """
     workers = min(workers or processors(), len(recipes))
     if workers <= 1:
-        yield from map(_train, recipes)
+        yield from _in_turn(recipes, deadline, verbose)
         return
     # Fresh processes: one that was forked would inherit the threads of torch half-way through their work.
     others = set(active_children())
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin) as pool:
-        futures = [pool.submit(_train, recipe) for recipe in recipes]
         try:
-            for future in as_completed(futures):
-                yield future.result()
+            yield from _beside(_dealt_out(recipes), pool, workers, deadline)
         except Exception:
             raise
         except BaseException:  # a signal: runs that are under way write a checkpoint first
@@ -51,6 +95,47 @@ def train_many(recipes: Sequence[Recipe], workers: int | None = None) -> Iterato
             raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _in_turn(recipes: Sequence[Recipe], deadline: float | None, verbose: bool) -> Iterator[Ended]:
+    for number, recipe in enumerate(recipes):
+        ended = _train(number, recipe, deadline, verbose)
+        yield ended
+        if isinstance(ended.trouble, Stopped):
+            return
+
+
+def _beside(
+    recipes: Sequence[Recipe], pool: ProcessPoolExecutor, workers: int, deadline: float | None
+) -> Iterator[Ended]:
+    places = {recipe.folder(): number for number, recipe in enumerate(recipes)}
+    teachers = [
+        places.get(Path(recipe.teacher.path)) if recipe.teacher and recipe.teacher.path else None for recipe in recipes
+    ]
+    waiting, over, running, stopped = list(range(len(recipes))), set[int](), set[Future[Ended]](), False
+    while running or (waiting and not stopped):
+        ready = [number for number in waiting if teachers[number] in (None, number, *over)]
+        for number in ready[: 0 if stopped else workers - len(running)]:
+            running.add(pool.submit(_train, number, recipes[number], deadline, False))
+            waiting.remove(number)
+        done, running = wait(running, return_when=FIRST_COMPLETED)
+        for ended in sorted((future.result() for future in done), key=lambda one: one.number):
+            over.add(ended.number)
+            stopped = stopped or isinstance(ended.trouble, Stopped)
+            yield ended
+
+
+def _dealt_out(recipes: Sequence[Recipe]) -> list[Recipe]:
+    """Recipes that take any device, each on the next GPU where there are several."""
+    import torch
+
+    count = torch.cuda.device_count()
+    return [
+        recipe.model_copy(update={"device": f"cuda:{number % count}"})
+        if count > 1 and recipe.device == "auto"
+        else recipe
+        for number, recipe in enumerate(recipes)
+    ]
 
 
 def _begin() -> None:
@@ -72,7 +157,10 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _train(recipe: Recipe) -> dict[str, Any]:
+def _train(number: int, recipe: Recipe, deadline: float | None, verbose: bool) -> Ended:
     from spikedistill.run import train
 
-    return train(recipe, resume=True, verbose=False).summary
+    try:
+        return Ended(number, train(recipe, resume=True, verbose=verbose, deadline=deadline).summary)
+    except (UserError, TrainingFailed) as trouble:
+        return Ended(number, trouble=trouble)

@@ -197,7 +197,6 @@ MISTAKES = [
     ("dept", {}, "did you mean 'depth'"),
     ("depth", {"scale": "large"}, "scale"),
     ("depth", {"overrides": ["epochz=3"]}, "epochz"),
-    ("depth", {"workers": 2, "minutes": 1.0}, "workers"),
 ]
 
 

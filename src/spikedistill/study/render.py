@@ -20,8 +20,7 @@ def to_markdown(content: dict[str, Any], place: str = "") -> str:
             files of a picture the last is shown, the PNG.
     """
     pictures = [
-        f"![{picture['caption']}]({place}{picture['files'][-1]})\n\n"
-        f"{picture['caption']}"
+        f"![{picture['caption']}]({place}{picture['files'][-1]})\n\n{picture['caption']}"
         for picture in content["pictures"]
     ]
     parts = [
