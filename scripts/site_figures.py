@@ -168,15 +168,24 @@ def recipes() -> list[Recipe]:
     return sorted((each for each in shipped if each.published), key=_place)
 
 
-def _place(recipe: Recipe) -> list[Any]:
+def _place(recipe: Recipe) -> tuple[list[Any], str, str]:
+    return _by_number(places(recipe)[0]), recipe.data.name, recipe.name
+
+
+def places(recipe: Recipe) -> list[str]:
+    """Where a recipe's figure is printed: of ``SAKD tables 4 and 8`` the two tables."""
     source = recipe.published.source if recipe.published else ""
-    numbers = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", source)]
-    return [*numbers[:1], *("section" in source,), *numbers[1:], recipe.data.name, recipe.name]
+    of, tables, numbers = source.partition(" tables ")
+    return [f"{of} table {number}" for number in re.findall(r"\d+", numbers)] if tables else [source]
 
 
-def paper(recipe: Recipe) -> str:
-    """The paper that prints a recipe's figure: ``SAKD`` of ``SAKD table 4``."""
-    return re.split(r" (?:tables?|section)\b", recipe.published.source if recipe.published else "")[0]
+def paper(place: str) -> str:
+    """The paper that a place is in: ``SAKD`` of ``SAKD table 4``."""
+    return re.split(r" (?:table|section)\b", place)[0]
+
+
+def _by_number(place: str) -> list[Any]:
+    return [paper(place), "section" in place, *(int(number) for number in re.findall(r"\d+", place))]
 
 
 def trained_as(recipe: Recipe) -> dict[str, Any]:
@@ -238,12 +247,11 @@ def published_figures(method: str, results: Path = RESULTS) -> str:
 def published_rows(_: str, results: Path = RESULTS) -> str:
     """Every published row by paper and table, and the experiments that make the tables."""
     parts: list[str] = []
-    for name in dict.fromkeys(map(paper, recipes())):
-        of_paper = [each for each in recipes() if paper(each) == name]
-        parts.append(f"## {name}")
-        for source in dict.fromkeys(each.published.source for each in of_paper if each.published):
-            rows = [each for each in of_paper if each.published and each.published.source == source]
-            parts.append(f"### {source}\n\n{rows_of(rows, results, with_source=False)}")
+    for place in sorted({place for each in recipes() for place in places(each)}, key=_by_number):
+        if f"## {paper(place)}" not in parts:
+            parts.append(f"## {paper(place)}")
+        rows = [each for each in recipes() if place in places(each)]
+        parts.append(f"### {place}\n\n{rows_of(rows, results, with_source=False)}")
     lines = ["| experiment | printed in | command |", "|---|---|---|"]
     for name in list_experiments():
         sweep = read_sweep(name)

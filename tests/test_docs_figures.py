@@ -58,7 +58,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (folder / "speed.md").write_text("# Speed\n")
     (folder / "README.md").write_text("# All\n")
-    (folder / "experiments").mkdir()
+    (folder / "deep.md").write_text("# Deep networks\n")
+    record(folder / "experiments" / "deep" / "runs" / "a", ["epochs=1"], 0, 20.0)
+    told = {"title": "Deep networks", "runs": {"finished": 1, "planned": 1}}
+    (folder / "experiments" / "deep" / "experiment.json").write_text(json.dumps(told))
     (folder / "experiments" / "c.svg").write_text("<svg/>")
     record(folder / "runs" / "three" / f"{ROW}-seed0", [], 0, 90.0)
     record(folder / "runs" / "three" / f"{ROW}-seed1", [], 1, 92.0)
@@ -70,6 +73,7 @@ def test_a_methods_figures_are_its_records_mean_and_spread(results: Path) -> Non
     text = site.our_figures("joint-asnn", results)
     assert text.startswith("[Three seeds](../results/three.md):")
     assert "| 91.00 ± 1.41 |" in text and "| 93.79 | −2.79 |" in text and "| 10.00 |" in text
+    assert "Experiments with it: [Deep networks](../results/deep.md)." in text
     assert text.endswith("Still to run: [Three seeds](../results/three.md) (1 of 4 runs).")
     assert site.our_figures("tet", results) == "No run of this method is among the records yet."
 
@@ -81,8 +85,9 @@ def test_ours_beside_a_published_row_is_of_the_recipe_as_it_ships(results: Path)
 
 
 def test_every_result_page_is_found_and_counted(results: Path) -> None:
-    assert set(site.result_pages(results)) == {"three.md", "speed.md"}
+    assert set(site.result_pages(results)) == {"deep.md", "three.md", "speed.md"}
     assert site.result_list("all", results).splitlines()[2:] == [
+        "| [Deep networks](results/deep.md) | 1 of 1 |",
         "| [Speed](results/speed.md) | – |",
         "| [Three seeds](results/three.md) | 3 of 4 |",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import warnings
@@ -52,9 +53,11 @@ def train(
     Example: [bold]spikedistill train mnist-2conv-kdsnn data.path=data/mnist seed=1 out=runs/mnist-1[/bold]
     """
     from spikedistill.recipebook import read_recipe
+    from spikedistill.resuming import at_home
     from spikedistill.run import train as run_recipe
 
-    run = run_recipe(read_recipe(recipe, overrides or [], smoke), resume=resume)
+    settings = at_home(recipe, overrides or []) if resume else overrides or []
+    run = run_recipe(read_recipe(recipe, settings, smoke), resume=resume)
     if not _leads():
         return
     summary = run.summary
@@ -284,6 +287,9 @@ def list_names(what: Annotated[str, typer.Argument(help="models, methods, recipe
         typer.echo(f"{name:<36} {line}".rstrip())
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
 class _Interrupted(BaseException):
     """A signal while no training loop was there to take it; typer would leave without a word."""
 
@@ -328,9 +334,10 @@ def main() -> None:
         typer.echo(f"spikedistill: interrupted ({error}); a run that had begun goes on with --resume", err=True)
         sys.exit(1)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in NO_ROOM:
             raise
-        typer.echo(f"spikedistill: '{error.filename}': {error.strerror}", err=True)
+        where = "the output" if error.filename is None else f"'{error.filename}'"
+        typer.echo(f"spikedistill: {where}: {error.strerror}", err=True)
         sys.exit(1)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,14 @@ def read_text(path: Path, source: str, most: int) -> str:
         raise UserError(f"{source} is not a text file in UTF-8") from None
     except OSError as error:
         raise UserError(f"{source} cannot be read: {error.strerror}") from None
+
+
+def is_path(text: str) -> bool:
+    """Whether a file could be called so: one that is too long, or holds what no name may, is none's."""
+    try:
+        return all(len(part) <= 255 for part in os.fsencode(text).split(b"/")) and len(text) < 4000 and "\0" not in text
+    except ValueError:  # half of a character
+        return False
 
 
 def first_line(error: Exception) -> str:

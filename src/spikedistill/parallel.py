@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context, parent_process
@@ -119,7 +120,14 @@ def _beside(
             running.add(pool.submit(_train, number, recipes[number], deadline, False))
             waiting.remove(number)
         done, running = wait(running, return_when=FIRST_COMPLETED)
-        for ended in sorted((future.result() for future in done), key=lambda one: one.number):
+        try:
+            finished = sorted((future.result() for future in done), key=lambda one: one.number)
+        except BrokenProcessPool:
+            raise TrainingFailed(
+                "a process that trained one of the runs was killed, perhaps for want of memory; the same command goes "
+                "on from the last checkpoints"
+            ) from None
+        for ended in finished:
             over.add(ended.number)
             stopped = stopped or isinstance(ended.trouble, Stopped)
             yield ended

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from spikedistill.data import DataSettings
+from spikedistill.documents import is_path
 from spikedistill.engine import OptimizerSettings, ScheduleSettings
 from spikedistill.errors import UserError, nearest, printable, unknown
 from spikedistill.methods import METHODS, Method
@@ -17,6 +18,8 @@ from spikedistill.models.registry import options_of
 
 FORBID = ConfigDict(extra="forbid", validate_default=True)
 Positive = Annotated[int, Field(ge=1)]
+LONGEST_NAME = 200
+"""In bytes; file systems take 255, and seeds and the like are put behind it."""
 
 
 def _number_as_text(value: Any) -> Any:
@@ -226,8 +229,9 @@ def _sentence(error: ValidationError, prefix: tuple[str, ...] = (), accepted: Se
 
 def check_name(name: str, key: str) -> None:
     """Refuses a name that could not be part of a folder's name, or would lead out of the folder it is put in."""
-    if any(character in "/\\" or character != printable(character) for character in name):
-        raise UserError(f"{key}: '{name}' cannot be a folder's name; use letters, digits, - and _")
+    strange = any(character in "/\\" or character != printable(character) for character in name)
+    if strange or not is_path(name) or len(name.encode()) > LONGEST_NAME:
+        raise UserError(f"{key}: '{name[:60]}' cannot be a folder's name; use letters, digits, - and _")
 
 
 def parse(content: Any, source: str = "recipe") -> Recipe:
@@ -243,6 +247,10 @@ def parse(content: Any, source: str = "recipe") -> Recipe:
     except ValidationError as error:
         raise _sentence(error) from None
     check_name(recipe.name, "recipe key 'name'")
+    taught = recipe.teacher.path if recipe.teacher is not None else None
+    for key, path in (("out", recipe.out), ("data.path", recipe.data.path), ("teacher.path", taught)):
+        if path is not None and not is_path(path):
+            raise UserError(f"recipe key '{key}': '{path[:60]}' cannot be a path on a disk")
     recipe.method_settings()
     if recipe.student is not None:
         recipe.student.arguments()

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from spikedistill.documents import CHARACTERS, parse_yaml, read_text
+from spikedistill.documents import CHARACTERS, is_path, parse_yaml, read_text
 from spikedistill.errors import UserError, unknown
 from spikedistill.models.registry import options_of
 from spikedistill.recipe import Recipe, parse
@@ -43,7 +43,7 @@ def _read_yaml(name_or_path: str) -> dict[str, Any]:
     shipped, source = list_recipes(), f"recipe '{name_or_path}'"
     if name_or_path in shipped:
         text = (resources.files("spikedistill") / "recipes" / f"{name_or_path}.yaml").read_text()
-    elif Path(name_or_path).is_file():
+    elif is_path(name_or_path) and Path(name_or_path).is_file():
         text = read_text(Path(name_or_path), source, CHARACTERS)
     elif name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
         raise UserError(f"no recipe file at '{name_or_path}'")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from spikedistill.documents import CHARACTERS, JSON_CHARACTERS, read_text, read_yaml
-from spikedistill.engine.checkpoint import write_durably
+from spikedistill.engine.checkpoint import sweep_below, write_durably
 from spikedistill.errors import UserError
 from spikedistill.report import find_runs, to_markdown
 from spikedistill.report.experiment import RECORD as EXPERIMENT
@@ -102,6 +102,7 @@ def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
 
 def write_page(results: Path) -> None:
     """Makes the page of each campaign and experiment, and the page of all, from the records in a folder of results."""
+    sweep_below(results)
     bodies: dict[str, tuple[str, str]] = {}
     for file in sorted((results / CAMPAIGNS).glob("*.yaml")):
         runs = read_run_list(file)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from spikedistill.build import read_config
+from spikedistill.documents import is_path
 from spikedistill.errors import UserError
 from spikedistill.recipe import Recipe
+from spikedistill.report.runs import CONFIG
 
 MAY_CHANGE = frozenset(
     {
@@ -34,6 +38,22 @@ MAY_CHANGE = frozenset(
 """What says where and how a run is computed, or what it is called, but not what is learned from what."""
 FILLED_IN = frozenset({"num_classes", "in_channels", "image_size", "normalisation"})
 """What a recipe may leave to the data, and a run folder's config has written out."""
+
+
+def at_home(recipe: str, overrides: Sequence[str]) -> list[str]:
+    """Where to go on with a run that is named by its own ``config.yaml``: where that lies, wherever it was begun.
+
+    Args:
+        recipe: name or path, as given.
+        overrides: as given; one of ``out`` is kept to.
+
+    Returns:
+        The overrides, one more among them where the recipe is a run folder's config.
+    """
+    file = Path(recipe)
+    if file.name != CONFIG or not is_path(recipe) or not (file.parent / "checkpoints").is_dir():
+        return list(overrides)
+    return [f"out={json.dumps(str(file.parent))}", *overrides]
 
 
 def check_same_run(folder: Path, recipe: Recipe) -> None:

@@ -32,7 +32,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from spikedistill.assembly import teacher_recipe
-from spikedistill.documents import CHARACTERS, parse_yaml, read_text
+from spikedistill.documents import CHARACTERS, is_path, parse_yaml, read_text
 from spikedistill.errors import UserError, unknown
 from spikedistill.recipe import FORBID, Recipe, check_name
 from spikedistill.recipebook import read_recipe, smoke_size
@@ -127,7 +127,7 @@ def read_sweep(name_or_path: str) -> Sweep:
     shipped, source = list_experiments(), f"experiment '{name_or_path}'"
     if name_or_path in shipped:
         text = (resources.files("spikedistill") / "experiments" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
-    elif Path(name_or_path).is_file():
+    elif is_path(name_or_path) and Path(name_or_path).is_file():
         text = read_text(Path(name_or_path), source, CHARACTERS)
     else:
         raise unknown("experiment", name_or_path, shipped)

@@ -14,12 +14,23 @@ from torch import nn
 
 import spikedistill as sd
 from spikedistill.export import About
-from spikedistill.export.onnx_file import Unrolled, compare_logits, onnx_bytes, session_of
+from spikedistill.export.onnx_file import Rescaled, Unrolled, compare_logits, onnx_bytes, session_of
 
 
 def run(path: Path, images: torch.Tensor) -> torch.Tensor:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return torch.from_numpy(np.asarray(session.run(["logits"], {"images": images.numpy()})[0]))
+
+
+def check_convolutions(model: onnx.ModelProto, network: nn.Module) -> None:
+    """Nothing is folded into them, here or in onnxruntime, where a product of another type stands behind."""
+    held = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    weights = [value.detach().numpy() for name, value in network.named_parameters() if "conv" in name]
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    for node, weight in zip(convolutions, weights, strict=True):
+        assert np.array_equal(held[node.input[1]], weight)
+        (behind,) = [other for other in model.graph.node if node.output[0] in other.input]
+        assert behind.op_type == "Cast"
 
 
 def test_onnxruntime_gives_the_same_logits(trained, digits, tmp_path: Path):
@@ -31,7 +42,9 @@ def test_onnxruntime_gives_the_same_logits(trained, digits, tmp_path: Path):
     for part in (images[:1], images[:37]):  # any batch size
         with torch.no_grad():
             torch.testing.assert_close(run(path, part), trained(part), rtol=0.0, atol=1e-4)
-    told = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    model = onnx.load(path)
+    check_convolutions(model, trained)
+    told = {entry.key: entry.value for entry in model.metadata_props}
     assert told["timesteps"] == "4"
     assert told["mean"] == "[0.305]"
     assert "4 timesteps are unrolled" in exported.card.read_text()
@@ -54,6 +67,24 @@ def test_an_unrolled_neuron_is_the_neuron(reset: str, fires_on: str):
     currents = torch.randn(6, 50).div(0.25).round().mul(0.25)  # so that potentials hit the threshold itself
     for neuron in (sd.LIF(0.5, reset=reset, fires_on=fires_on), sd.IF(0.5, reset=reset, fires_on=fires_on), sd.PLIF()):
         assert torch.equal(Unrolled(neuron)(currents), neuron(currents).detach())
+
+
+@pytest.mark.parametrize(
+    ("norm", "shape"),
+    [
+        (nn.BatchNorm2d(6), (4, 6, 9, 9)),
+        (nn.BatchNorm1d(6, affine=False), (4, 6)),
+        (nn.BatchNorm3d(6), (2, 6, 3, 3, 3)),
+    ],
+)
+def test_a_norm_is_rounded_where_torch_rounds(norm: nn.Module, shape: tuple[int, ...]):
+    for _ in range(3):
+        norm(torch.randn(shape) * 3 + 1)
+    nn.init.normal_(norm.weight if norm.affine else torch.empty(6))
+    x = torch.randn(shape)
+    ours, theirs = Rescaled(norm)(x), norm.eval()(x).detach()
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    assert float((ours == theirs).float().mean()) > 0.5
 
 
 def drawn(name: str, side: int, **sizes: int) -> sd.Network:

@@ -92,6 +92,19 @@ def aliased(_, x):
     return torch.cat([y, y], 1)
 
 
+class Beside(nn.Module):
+    """Its only activation changes a tensor through a view of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.first(x)
+        torch.relu_(x[:, :4])
+        return self.last(x)
+
+
 def randomly(module, x):
     return x * 2 if module.training and random.random() < 2.0 and next(NUMBERS) % 2 else x
 
@@ -144,6 +157,11 @@ def test_code_is_refused_by_its_place_and_reason(case):
     function, reason = INNER[case]
     with pytest.raises(sd.UserError, match=reason):
         sd.spikify(Around(Does(function)), example_input=torch.randn(2, 6))
+
+
+def test_an_activation_of_a_view_is_refused_by_its_reason():
+    with pytest.raises(sd.UserError, match="'relu_'.*writes into a view"):
+        sd.spikify(Beside(), example_input=torch.randn(2, 6))
 
 
 @pytest.mark.parametrize("case", MODULES)

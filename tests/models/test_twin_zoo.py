@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import spikedistill as sd
 from spikedistill.models.activation import layers_of
@@ -447,6 +448,22 @@ class Odds(nn.Module):
         return self.fc(F.elu(nn.ReLU()(y), 0.5).sum((2, 3)) / 9)
 
 
+class Checkpointed(nn.Module):
+    """Layers whose values are computed once more in the backward pass."""
+
+    neurons = 3
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, 2, 1)
+        self.body, self.fc = nn.Sequential(nn.Conv2d(4, 4, 3, 1, 1), nn.ReLU()), nn.Linear(4, CLASSES)
+
+    def forward(self, x):
+        x = checkpoint(lambda y: F.relu(self.stem(y)), x, use_reentrant=False)
+        x = checkpoint(self.body, x, use_reentrant=False) + checkpoint_sequential(self.body, 1, x, use_reentrant=False)
+        return self.fc(x.mean((2, 3)))
+
+
 def ordered_dict() -> nn.Module:
     """A Sequential with names."""
     layers = [("conv0", nn.Conv2d(3, 4, 3)), ("relu0", nn.ReLU()), ("pool0", nn.AvgPool2d(2)), ("flat", nn.Flatten())]
@@ -479,6 +496,7 @@ ZOO = {
     "convnext": ConvNeXtLike,
     "windows": Windows,
     "odds": Odds,
+    "checkpointed": Checkpointed,
     "ordered-dict": ordered_dict,
     "resnet14": lambda: registered("resnet14"),
 }

@@ -232,7 +232,11 @@ def run_saying(asked: Recipe, resume: bool, said: Any) -> None:
 
 def _at_operations(asked: Recipe, act: Callable[[int], None]) -> None:
     """Calls ``act`` with the number of each change of a file in the run folder, just before it happens."""
-    folder, done = str(asked.out), 0
+    _at_operations_below(str(asked.out), act)
+
+
+def _at_operations_below(folder: str, act: Callable[[int], None]) -> None:
+    done = 0
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal done
@@ -260,3 +264,25 @@ def _count(steps: Any) -> None:
         return updated
 
     Trainer._step = counted  # type: ignore[method-assign]
+
+
+def campaign(file: Path, results: Path, number: int = 0) -> None:
+    """Makes a campaign's runs and results in the file's folder, and dies just before the ``number``-th change there."""
+    from spikedistill.campaign import run_campaign
+
+    torch.set_num_threads(1)
+    _dying(file.parent, number)
+    run_campaign(file, out=file.parent / "runs", results=results, say=lambda line: None)
+
+
+def experiment(file: Path, number: int = 0) -> None:
+    """Makes an experiment in the file's folder, and dies just before the ``number``-th change of a file there."""
+    from spikedistill.experiment import run_experiment
+
+    torch.set_num_threads(1)
+    _dying(file.parent, number)
+    run_experiment(str(file), out=file.parent / "runs", say=lambda line: None)
+
+
+def _dying(folder: Path, number: int) -> None:
+    _at_operations_below(str(folder), lambda at: os.kill(os.getpid(), signal.SIGKILL) if at == number else None)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import spikedistill as sd
 from spikedistill.engine import OptimizerSettings, ScheduleSettings, Trainer, TrainSettings
-from spikedistill.engine.activity import unvarying_layers
+from spikedistill.engine.activity import Activity, unvarying_layers
 from spikedistill.engine.checkpoint import latest_checkpoint
 from spikedistill.engine.devices import make_fabric
 from spikedistill.engine.progress import Reporter
@@ -226,6 +226,25 @@ def test_dead_and_saturated_layers_are_found_by_name() -> None:
     first = next(iter(unvarying_layers(loud, images).items()))
     assert first[1] == 1.0
     assert first[0] in dict(loud.named_modules())
+
+
+def test_dead_and_saturated_layers_are_told_apart() -> None:
+    told: list[str] = []
+    activity, images = Activity(), torch.randn(40, 1, 8, 8)
+    loud = spiking(1.0)
+    for module in loud.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.constant_(module.bias, 1e6)
+    activity.tell(spiking(1e9), images, told.append)
+    assert told and all("is dead: none of its neurons fires" in line for line in told)
+    told.clear()
+    activity.tell(loud, images, told.append)
+    activity.tell(loud, images, told.append)
+    paths = [path for path, rate in unvarying_layers(loud, images).items() if rate == 1.0]
+    assert paths
+    for path in paths:
+        about = [line for line in told if line.startswith(f"layer '{path}' ")]
+        assert about == [f"layer '{path}' is saturated: all its neurons always fire (on a few training images)"]
 
 
 def test_looking_for_them_leaves_no_trace() -> None:

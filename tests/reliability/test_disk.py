@@ -1,5 +1,6 @@
 """A full disk: the run stops with a sentence, what stood there stands, and goes on when there is room."""
 
+import os
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +9,7 @@ import forked
 import pytest
 from comparing import Undisturbed, check_same
 
-from spikedistill.engine.checkpoint import latest_checkpoint
+from spikedistill.engine.checkpoint import latest_checkpoint, write_durably
 from spikedistill.run import train
 
 
@@ -55,6 +56,27 @@ def test_a_full_disk_at_every_single_write(undisturbed: Undisturbed, tmp_path: P
         if number > 20 and not failed:
             break
     assert failed > 40
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, str]] = []
+    sync, rename = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        done.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        sync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        assert source.read_bytes() == b"new"
+        done.append(("rename", str(source)))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    write_durably(tmp_path / "file", b"new")
+    temporary = done[0][1]
+    assert temporary != str(tmp_path / "file")
+    assert done == [("sync", temporary), ("rename", temporary), ("sync", str(tmp_path))]
 
 
 def test_a_file_cut_off_in_the_middle_of_a_write(undisturbed: Undisturbed, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from comparing import Undisturbed, check_same
 
 from spikedistill.engine.checkpoint import load_checkpoint
 
-CHAINS, KILLS = 20, 5
-"""``make soak``: 20 runs killed up to 5 times each at random moments, and one killed at every change of a file."""
+KILLS, A_RUN = 60, 5
+"""``make soak``: so many kills at random moments, up to 5 of each run, and one at every change of a file."""
 
 
 def steps_kept(folder: Path) -> int:
@@ -75,10 +76,15 @@ def test_a_run_killed_in_a_write_ends_as_an_undisturbed_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(CHAINS))
-def test_many_runs_killed_at_random_moments(undisturbed: Undisturbed, tmp_path: Path, seed: int) -> None:
-    assert killed_at_random(tmp_path / "run", random.Random(seed), KILLS, 0.5 * undisturbed.seconds) > 0
-    check_same(tmp_path / "run", undisturbed.folder)
+def test_many_runs_killed_at_random_moments(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    killed = runs = 0
+    while killed < KILLS:
+        folder = tmp_path / str(runs)
+        killed += killed_at_random(folder, random.Random(runs), A_RUN, 0.5 * undisturbed.seconds)
+        check_same(folder, undisturbed.folder)
+        shutil.rmtree(folder)
+        runs += 1
+    print(f"{killed} kills of {runs} runs")
 
 
 @pytest.mark.slow
@@ -88,4 +94,5 @@ def test_a_run_killed_at_every_single_write(undisturbed: Undisturbed, tmp_path: 
     while killed_at(tmp_path / str(number), number, "checkpoint_minutes=10"):
         check_same(tmp_path / str(number), undisturbed.folder)
         number += 1
+    print(f"{number - 1} kills, one at each change of a file")
     assert number > 80

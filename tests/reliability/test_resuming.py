@@ -1,10 +1,14 @@
 """Going on with a run: as it began, on another machine or not, and with nothing lost by a refusal."""
 
+import errno
+import signal
 from pathlib import Path
 
 import forked
 import pytest
+from comparing import Undisturbed, check_same
 
+from spikedistill.engine.checkpoint import latest_checkpoint, save_checkpoint
 from spikedistill.engine.loop import Trainer
 from spikedistill.errors import Stopped, UserError
 from spikedistill.run import train
@@ -51,6 +55,66 @@ def test_a_finished_run_is_not_passed_off_as_another(finished: Path) -> None:
     assert train(asked, resume=True, verbose=False).folder == finished
     with pytest.raises(UserError, match="was begun with epochs=1, not 3"):
         train(forked.recipe(finished, name="digits-2conv-snn"), resume=True, verbose=False)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "a bit", "nothing"])
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
+    undisturbed: Undisturbed, tmp_path: Path, damage: str
+) -> None:
+    folder, said = tmp_path / "run", forked.queue()
+    process = forked.start(forked.run_signalled, forked.recipe(folder), signal.SIGTERM, 6 + 6 + 3, said)
+    process.join()
+    before, newest = sorted((folder / "checkpoints").iterdir())
+    content = newest.read_bytes()
+    flipped = content[:5000] + bytes([content[5000] ^ 1]) + content[5001:]
+    newest.write_bytes({"cut short": content[:-1], "a bit": flipped, "nothing": b""}[damage])
+    with pytest.warns(UserWarning, match=rf"{newest.name} is damaged \(checksum\); {before.name} before it is used"):
+        train(forked.recipe(folder), resume=True, verbose=False)
+    check_same(folder, undisturbed.folder)
+    assert len(list((folder / "checkpoints").iterdir())) == 2
+
+
+def test_strangers_files_among_the_checkpoints_are_left_alone_and_push_none_out(tmp_path: Path) -> None:
+    others = ["step-best.pt", "step-9999.pt", "step-zzzzzzzzzz.pt", "step-00000000012.pt", "notes.txt", "step-1"]
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    for step in range(5):
+        save_checkpoint(tmp_path, step, {"step": step})
+        newest = latest_checkpoint(tmp_path)
+        assert newest is not None and newest["step"] == step
+    assert {path.name for path in tmp_path.iterdir()} == {*others, "step-0000000003.pt", "step-0000000004.pt"}
+    assert all((tmp_path / name).read_text() == "mine" for name in others)
+
+
+def test_a_run_begun_anew_over_damaged_checkpoints_keeps_its_own(tmp_path: Path) -> None:
+    for step in (100, 200):
+        save_checkpoint(tmp_path, step, {"step": step}).write_bytes(b"damaged")
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, {"step": step})
+        newest = latest_checkpoint(tmp_path)
+        assert newest is not None and newest["step"] == step
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_checkpoints_that_cannot_be_read_for_now_are_not_begun_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, {"step": step})
+
+    def failing(path: Path) -> bytes:
+        if path.name in gone:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return read(path)
+
+    read, gone = Path.read_bytes, {"step-0000000002.pt"}
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    with pytest.warns(UserWarning, match=r"step-0000000002\.pt cannot be read \(Input/output error\); step-0000000001"):
+        found = latest_checkpoint(tmp_path)
+    assert found == {"step": 1}
+    gone.add("step-0000000001.pt")
+    with pytest.warns(UserWarning), pytest.raises(UserError, match=r"cannot be read \(Input/output error\); mend that"):
+        latest_checkpoint(tmp_path)
 
 
 def test_a_folder_of_checkpoints_without_a_config_is_not_begun_anew(begun: Path) -> None:

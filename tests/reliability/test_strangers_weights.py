@@ -14,6 +14,7 @@ from harm import Evil, refused
 
 import spikedistill as sd
 from spikedistill.build import make_network, read_config
+from spikedistill.engine.checkpoint import latest_checkpoint
 from spikedistill.run import train
 from spikedistill.runfolder import load_state, read_state, save_network
 
@@ -97,6 +98,8 @@ def test_a_config_cannot_ask_for_more_memory_than_its_weights_fill(run: Path) ->
 
 def test_a_checkpoint_of_a_stranger_runs_nothing(run: Path) -> None:
     mark = run / "mark"
+    sound = latest_checkpoint(run / "checkpoints")
+    assert sound is not None
     for old in (run / "checkpoints").iterdir():
         old.unlink()
     for content, said in (
@@ -104,6 +107,16 @@ def test_a_checkpoint_of_a_stranger_runs_nothing(run: Path) -> None:
         ([1, 2], "it holds a list"),
         ({"method": {}}, "are not of this run"),
         ({"method": {}, "optimizer": {}, "position": {"epoch": "x", "b": 1}, "rng": 0, "rng_cuda": []}, "not of this"),
+        *(
+            (sound | {"position": sound["position"] | position}, "are not of this run")
+            for position in (
+                *({"epoch": "x"}, {"epoch": -1}, {"epoch": 2}, {"epoch": True}, {"batch": 7}, {"batch": -1}),
+                *({"seconds": "x"}, {"rows": [{}]}, {"rows": 3}, {"rows": [{"epoch": "1"}]}, {"sums": {"a": "b"}}),
+                *({"sums": [1]}, {"sums": {1: 2.0}}, {"more": 1}),
+            )
+        ),
+        (sound | {"rng": torch.zeros(3)}, "are not of this run"),
+        (sound | {"optimizer": {"state": {}, "param_groups": []}}, "are not of this run"),
     ):
         buffer = io.BytesIO()
         torch.save(content, buffer)

@@ -6,6 +6,7 @@ everything the pixels depend on: the source's files with sizes and times, size a
 
 import json
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,6 +17,8 @@ import torch
 from spikedistill.data.sets import ImageSet
 
 LAYOUT = 1
+OLD = 86400.0
+"""Seconds; no data set is written for so long."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,9 @@ def write_cache(file: Path, decoded: Decoded) -> None:
     partial = file.with_suffix(f".{os.getpid()}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        for left in file.parent.glob("*.partial"):
+            if time.time() - left.stat().st_mtime > OLD:  # of a process that was killed
+                left.unlink()
         save_file(tensors, partial, metadata={"classes": json.dumps(decoded.classes)})
         os.replace(partial, file)
     except (OSError, SafetensorError):  # a full disk is either

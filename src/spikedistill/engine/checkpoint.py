@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import re
+import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ from spikedistill.errors import UserError, WriteFailed
 KEEP = 2
 NAME = re.compile(r"step-(\d{10})\.pt")
 TEMPORARY = ".*.tmp"
+OLD = 3600.0
+"""Seconds."""
 
 
 def write_durably(path: Path, payload: bytes) -> None:
@@ -71,6 +74,14 @@ def sweep(folder: Path) -> None:
     for place in (folder, folder / "checkpoints"):
         for left in place.glob(TEMPORARY):
             with suppress(OSError):
+                left.unlink()
+
+
+def sweep_below(folder: Path) -> None:
+    """Removes the same from a folder of pages and records, which nobody holds: what is older than any write lasts."""
+    for left in folder.rglob(TEMPORARY):
+        with suppress(OSError):
+            if time.time() - left.lstat().st_mtime > OLD:
                 left.unlink()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikedistill.errors import UserError
@@ -21,6 +22,8 @@ from spikedistill.models.activation import layers_of
 from spikedistill.models.network import Network
 from spikedistill.models.twin import Twin
 from spikedistill.spiking import LIF
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 LIMIT = 2**31 - 2**20
 """Bytes of weights that one ONNX file can hold (protobuf's two gigabytes)."""
@@ -43,6 +46,45 @@ class Unrolled(nn.Module):
             v = h - self.threshold * s if self.dynamics.soft_reset else h * (1.0 - s)
             spikes.append(s)
         return torch.stack(spikes)
+
+
+class Rescaled(nn.Module):
+    """A BatchNorm with its running statistics, rounded where torch rounds: ``a x + b`` once, behind both operations.
+
+    As a BatchNorm it would be folded into the convolution before it, whose sums then round in other places; a potential
+    on the brink of a threshold falls on its other side, and a spike more or less is fired.
+
+    Args:
+        norm: in evaluation mode.
+    """
+
+    factor: Tensor
+    shift: Tensor
+
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
+        super().__init__()
+        mean, variance = norm.running_mean, norm.running_var
+        assert mean is not None and variance is not None
+        black = torch.zeros(1, norm.num_features, 8, 8)  # what torch makes of the four vectors shows in its answers
+
+        def answer(pixels: Tensor, mean: Tensor, bias: Tensor | None) -> Tensor:
+            return F.batch_norm(pixels, mean, variance, norm.weight, bias, False, 0.0, norm.eps)[0, :, 0, 0].detach()
+
+        self.register_buffer("factor", answer(black + 1.0, torch.zeros_like(mean), None).double())
+        self.register_buffer("shift", answer(black, mean, norm.bias).double())
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = (1,) * (x.dim() - 2)
+        wide = x.double() * self.factor.view(-1, *pixels) + self.shift.view(-1, *pixels)
+        return wide.to(x.dtype)
+
+
+def rescale(network: nn.Module) -> None:
+    """Puts ``Rescaled`` in the place of every BatchNorm that has running statistics."""
+    for path, module in list(network.named_modules()):
+        if type(module) in NORMS and module.running_mean is not None:
+            parent, _, name = path.rpartition(".")
+            setattr(network.get_submodule(parent), name, Rescaled(module))
 
 
 def require_onnx() -> None:
@@ -77,6 +119,7 @@ def onnx_bytes(network: nn.Module, images: Tensor, about: About) -> bytes:
     dim = batch_dim(plain, images)
     images = images.float().cpu()
     example = encoded(plain, torch.cat([images.narrow(dim, 0, 1)] * 2, dim))
+    rescale(plain)
     for spike in layers_of(plain).values():
         spike.neuron = Unrolled(spike.neuron)  # type: ignore[assignment]
     with torch.no_grad(), _quietly():

@@ -98,7 +98,7 @@ def assemble(network: nn.Module, graphs: Mapping[bool, fx.Graph], traced_on: nn.
     parts = _Assembly(body)
     for graph in graphs.values():
         parts.keep_constants(graph, traced_on)
-        without_writes(graph, body.get_submodule)
+        parts.unseen += without_writes(graph, body.get_submodule)
         parts.look(graph)
     parts.place()
     programs: dict[tuple[bool, bool], Program] = {}
@@ -130,6 +130,7 @@ class _Assembly:
         self.masks: dict[Use, str] = {}
         self.constants: list[tuple[str, Tensor]] = []
         self.seen: set[str] = set()
+        self.unseen: list[str] = []
         self.containers: dict[str, nn.Module] = {}
 
     def keep_constants(self, graph: fx.Graph, traced_on: nn.Module) -> None:
@@ -172,6 +173,12 @@ class _Assembly:
 
     def place(self) -> None:
         """Puts a module in each activation's and each dropout's place."""
+        if not self.activations and self.unseen:
+            raise refusal(
+                self.unseen[0],
+                "it writes into a view of a tensor, and what is then done with the tensor cannot be followed; give the "
+                "result a name and go on with that: y = F.relu(x)",
+            )
         if not self.activations:
             kept = [name for name in KEPT if name in self.seen]
             hint = f" ({', '.join(kept)} would stay what it is)" if kept else ""

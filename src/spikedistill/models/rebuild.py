@@ -64,21 +64,26 @@ def check_sound(node: fx.Node) -> Layout:
     )
 
 
-def without_writes(graph: fx.Graph, module_of: Callable[[str], nn.Module]) -> None:
+def without_writes(graph: fx.Graph, module_of: Callable[[str], nn.Module]) -> list[str]:
     """Makes every step that writes into its argument return a new tensor; what comes later uses that one.
 
-    Buffers are still written to (a BatchNorm's statistics). ``module_of`` finds modules by path.
+    Buffers are still written to (a BatchNorm's statistics). ``module_of`` finds modules by path. Returns where steps
+    stand whose result nobody uses: they were meant to change a tensor of which their argument is a view.
     """
+    written: dict[fx.Node, str] = {}
     order = {node: position for position, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
         victim = input_of(node)
         if victim is None or victim.op == "get_attr" or not victim.meta.get("tensor") or not _writes(node, module_of):
             continue
+        written[node] = where(node)
         _return_instead(node)
         for user in list(victim.users):
             if user is not node and order[user] > order[node]:
                 user.replace_input_with(victim, node)
     graph.eliminate_dead_code(has_effect)
+    left = set(graph.nodes)
+    return [place for node, place in written.items() if node not in left]
 
 
 def _writes(node: fx.Node, module_of: Callable[[str], nn.Module]) -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
+from torch.utils import checkpoint
 
 from spikedistill.errors import UserError
 from spikedistill.models.folded import noise_state
@@ -225,23 +226,35 @@ def _recorded(tracer: ValueTracer) -> Iterator[None]:
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
         bound = original.__get__(None, cls)
+        if cls is checkpoints[0] and not tracer._working:
+            return straight(*args)
         if tracer._working or not any(type(a) is Known for a in pytree.tree_leaves((args, kwargs))):
             return bound(*args, **kwargs)
         return tracer.record(_named(bound, cls), args, kwargs)
 
+    def straight(function: Any, _preserve: bool, *args: Any) -> Any:
+        return function(*args)
+
+    def nothing(*_: Any, **__: Any) -> Iterator[None]:
+        yield
+
     original = torch.autograd.Function.__dict__["apply"]
+    # Checkpointing hands what it is given to C++; a twin remembers instead of computing once more.
+    checkpoints = (checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator)
     before = {name: getattr(torch, name) for name in FACTORIES}
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
         for name, function in before.items():
             setattr(torch, name, recording(function))
         torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment]
+        checkpoint._checkpoint_without_reentrant_generator = nothing
         torch.backends.mha.set_fastpath_enabled(False)
         yield
     finally:
         for name, function in before.items():
             setattr(torch, name, function)
         torch.autograd.Function.apply = original
+        checkpoint._checkpoint_without_reentrant_generator = checkpoints[1]
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
