@@ -15,6 +15,8 @@ from spikedistill.errors import UserError
 from spikedistill.recipe import Recipe
 from spikedistill.report.runs import CONFIG
 
+OF_A_RUN = ("checkpoints", "teacher", "summary.json")
+"""What lies beside a run's config, one or the other, from its first epoch on."""
 MAY_CHANGE = frozenset(
     {
         "name",
@@ -51,7 +53,7 @@ def at_home(recipe: str, overrides: Sequence[str]) -> list[str]:
         The overrides, one more among them where the recipe is a run folder's config.
     """
     file = Path(recipe)
-    if file.name != CONFIG or not is_path(recipe) or not (file.parent / "checkpoints").is_dir():
+    if file.name != CONFIG or not is_path(recipe) or not any((file.parent / name).exists() for name in OF_A_RUN):
         return list(overrides)
     return [f"out={json.dumps(str(file.parent))}", *overrides]
 

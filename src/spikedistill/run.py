@@ -122,9 +122,9 @@ def execute(parts: Parts, *, resume: bool, verbose: bool, deadline: float | None
         return _finished(recipe, folder, parts.student)
     device = resolve_device(recipe.device)
     precision = resolve_precision(recipe.precision, device)
+    check_sharding(recipe.strategy, precision, recipe.compile)
     fabric = make_fabric(device, precision, recipe.devices, recipe.nodes, recipe.strategy)
     check_shares(recipe.batch_size, recipe.devices * recipe.nodes)
-    check_sharding(recipe.strategy, precision, recipe.compile)
     if recipe.devices * recipe.nodes > 1:
         fabric.launch()
     with ExitStack() as stack:

@@ -145,6 +145,19 @@ def test_spikingjelly_reads_our_files():
             torch.testing.assert_close(logits, step, rtol=0.0, atol=1e-4)
 
 
+def test_snntorch_reads_our_files():
+    """Networks of LIF layers; its IF leaks and takes no resistance, so max pooling is beyond it."""
+    peer = pytest.importorskip("snntorch.import_nir", reason="snnTorch is a peer, not a dependency")
+    ann = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(36, 10))
+    images = torch.rand(4, 1, 8, 8)
+    network = sd.spikify(ann, timesteps=4, neuron=sd.LIF(0.5, threshold=0.3), example_input=images)
+    other, state = peer.import_from_nir(nir.read(io.BytesIO(nir_bytes(network, images, About(4))))), None
+    with torch.no_grad():
+        for step in network(images, per_step=True):
+            logits, state = other(images) if state is None else other(images, state)
+            torch.testing.assert_close(logits, step, rtol=0.0, atol=1e-4)
+
+
 def linear(*shape: int) -> nir.Linear:
     return nir.Linear(ones(*shape))
 

@@ -132,12 +132,3 @@ def _compare(rank: int, port: int) -> None:
 
 def test_shared_statistics_are_those_of_the_whole_batch(unused_port):
     mp.spawn(_compare, args=(unused_port,), nprocs=2)
-
-
-@pytest.fixture
-def unused_port() -> int:
-    import socket
-
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        return place.getsockname()[1]

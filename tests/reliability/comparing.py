@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 VOLATILE = {"wall_seconds", "teacher_wall_seconds", "resumed", "commit"}
 EXACT = ("student.safetensors", "evaluation.json", "transfer.json")
 
@@ -21,8 +23,8 @@ def result(folder: Path) -> dict[str, object]:
         for name in EXACT:
             if (place / name).exists():
                 found[f"{part}: {name}"] = (place / name).read_bytes()
-        lines = (place / "config.yaml").read_text().splitlines()
-        found[f"{part}: config"] = [line for line in lines if not line.startswith(("out:", "checkpoint_minutes:"))]
+        config = yaml.safe_load((place / "config.yaml").read_text())
+        found[f"{part}: config"] = {key: config[key] for key in config if key not in ("out", "checkpoint_minutes")}
         rows = list(csv.DictReader((place / "metrics.csv").read_text().splitlines()))
         found[f"{part}: metrics"] = [{key: row[key] for key in row if key != "seconds"} for row in rows]
         summary = json.loads((place / "summary.json").read_text())

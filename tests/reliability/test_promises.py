@@ -18,5 +18,10 @@ def test_every_promise_names_a_test_that_exists() -> None:
         assert re.search(rf"^def {name}\(", (TESTS / file).read_text(), flags=re.M), f"{file}::{name}"
 
 
+def test_no_file_of_tests_is_without_a_promise() -> None:
+    ours = {f"reliability/{path.name}" for path in Path(__file__).parent.glob("test_*.py")}
+    assert ours - {file for file, _ in promised()} == {f"reliability/{Path(__file__).name}"}
+
+
 def test_no_two_promises_lean_on_one_test() -> None:
     assert len(set(promised())) == len(promised())

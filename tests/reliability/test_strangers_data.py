@@ -2,6 +2,9 @@
 
 import io
 import pickle
+import socket
+import tarfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,12 @@ import pytest
 from harm import Evil, refused
 
 from spikedistill.data import DataSettings, open_data
+
+
+@pytest.fixture(autouse=True)
+def _own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPIKEDISTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("hub"))
 
 
 def test_a_data_folder_with_a_script_runs_nothing(tmp_path: Path) -> None:
@@ -34,6 +43,93 @@ def test_a_table_cannot_name_images_outside_its_folder(tmp_path: Path) -> None:
         datasets.Dataset.from_dict(rows, features=features).to_parquet(str(folder / f"{part}-0.parquet"))
     message = refused(lambda: open_data(DataSettings(path=str(folder), validation=0.0), 0))
     assert "which lies outside" in message
+
+
+CARD = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: {}\n---\n"
+PLACES = [
+    "../outside/train-0.parquet",
+    "{}/train-0.parquet",
+    "https://localhost:1/train-0.parquet",
+    "hf://a/b/c",
+    "~/x",
+]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_card_cannot_name_files_outside_its_folder(
+    tmp_path: Path, place: str, streaming: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from readers import table
+
+    outside, folder = tmp_path / "outside", tmp_path / "data"
+    outside.mkdir()
+    folder.mkdir()
+    table(0).to_parquet(str(outside / "train-0.parquet"))
+    table(0).to_parquet(str(folder / "test-0.parquet"))
+    monkeypatch.setattr(socket, "socket", None)  # nothing is asked of the network
+    for name, text in (("README.md", CARD), (".huggingface.yaml", CARD.replace("---\n", ""))):
+        (folder / name).write_text(text.format(place.format(outside)))
+        settings = DataSettings(path=str(folder), validation=0.0, streaming=streaming)
+        assert "which lies outside its folder" in refused(lambda settings=settings: open_data(settings, 0))
+        (folder / name).unlink()
+    (folder / "README.md").write_text(CARD.format("test-*"))
+    assert "outside" not in refused(lambda: open_data(settings, 0))  # it has no test part, and that is all
+
+
+def test_a_saved_table_cannot_name_files_outside_its_folder(tmp_path: Path) -> None:
+    import datasets
+    from readers import table
+
+    folder = tmp_path / "data"
+    datasets.DatasetDict({part: table(0) for part in ("train", "test")}).save_to_disk(str(folder))
+    state, splits = folder / "train" / "state.json", folder / "dataset_dict.json"
+    good, settings = state.read_text(), DataSettings(path=str(folder), validation=0.0)
+    for place in ("../../outside.arrow", str(tmp_path / "outside.arrow")):
+        state.write_text(good.replace("data-00000-of-00001.arrow", place))
+        assert "which lies outside its folder" in refused(lambda: open_data(settings, 0))
+    state.write_text(good)
+    splits.write_text('{"splits": ["train", "../outside"]}')
+    assert "which lies outside its folder" in refused(lambda: open_data(settings, 0))
+    splits.write_text('{"splits": 3}')
+    assert "does not list its splits" in refused(lambda: open_data(settings, 0))
+
+
+def test_no_pickle_inside_a_table_or_an_archive_runs(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    from readers import picture, table
+
+    mark = tmp_path / "mark"
+    harm, image = pickle.dumps(Evil(mark)), io.BytesIO()
+    picture(0).save(image, "PNG")
+    kind = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": harm}
+    column = pyarrow.field("evil", pyarrow.binary(), metadata=kind)
+    rows = table(0).with_format("arrow")[:].append_column(column, pyarrow.array([b"x"] * 4))
+    for name in ("parquet", "arrow", "tar", "pickles"):
+        (tmp_path / name).mkdir()
+    for part in ("train", "test"):
+        parquet.write_table(rows, tmp_path / "parquet" / f"{part}-0.parquet")
+        with (
+            pyarrow.OSFile(str(tmp_path / "arrow" / f"{part}-0.arrow"), "wb") as sink,
+            pyarrow.ipc.new_stream(sink, rows.schema) as writer,
+        ):
+            writer.write_table(rows)
+        (tmp_path / "pickles" / f"{part}-0.pkl").write_bytes(harm)
+        with tarfile.open(tmp_path / "tar" / f"{part}.tar", "w") as archive:
+            parts = {"0.png": image.getvalue(), "0.cls": b"0", "../../escaped.png": image.getvalue()}
+            for name, content in (parts | {f"0.{kind}": harm for kind in ("pyd", "pickle", "pth", "npy")}).items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+    before = set(tmp_path.rglob("*"))
+    for name in ("parquet", "arrow"):
+        assert len(open_data(DataSettings(path=str(tmp_path / name), validation=0.0), 0).train) == 4
+    for name in ("tar", "pickles"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, at such a pickle
+            refused(lambda name=name: open_data(DataSettings(path=str(tmp_path / name), validation=0.0), 0))
+    assert not mark.exists()
+    assert set(tmp_path.rglob("*")) == before
 
 
 def image_folder(tmp_path: Path, content: bytes, name: str = "0.png") -> Path:

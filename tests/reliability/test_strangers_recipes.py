@@ -144,6 +144,13 @@ def test_every_reader_of_pickles_is_safe() -> None:
             assert "allow_pickle=False" in call, f"{path}: {call}"
 
 
+@pytest.mark.parametrize("name", ["hf-hub:somebody/thing", "hf_hub:a/b", "local-dir:/tmp/x", "../x", "a/b", ""])
+def test_no_weights_come_from_anybody_by_the_way_of_timm(name: str) -> None:
+    from spikedistill.models.elsewhere import from_timm
+
+    assert "is none of timm's own" in refused(lambda: from_timm(f"timm/{name}", 2, 3, pretrained=True))
+
+
 NASTY = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'`${title}$style</style></title><!--"
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from spikedistill.data.catalogue import HUB, list_data
+from spikedistill.data.confined import check_confined
 from spikedistill.data.rows import Stored, stored_image
 from spikedistill.errors import UserError, unknown
 
@@ -81,6 +82,7 @@ def load_folder(path: Path) -> Mapping[str, Any]:
     """
     import datasets
 
+    check_confined(path)
     check_parquet(path)
     try:
         if (path / "dataset_dict.json").exists():

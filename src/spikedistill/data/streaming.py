@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spikedistill.data.confined import check_confined
 from spikedistill.data.decode import choose_decoder
 from spikedistill.data.hub import TEST_SPLITS, check_parquet, first_line, image_column, image_roots, label_column
 from spikedistill.data.shards import EncodedRows, ShardSet
@@ -62,6 +63,7 @@ def _load(place: str) -> tuple[Mapping[str, Any], dict[str, int]]:
     folder = Path(place).expanduser()
     try:
         if folder.is_dir():
+            check_confined(folder)
             check_parquet(folder)
             place = str(folder)
         builder = datasets.load_dataset_builder(place)

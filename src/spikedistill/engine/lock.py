@@ -39,7 +39,8 @@ def hold(folder: Path) -> Iterator[None]:
         yield
     finally:
         _held.discard(place)
-        (folder / LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # a file that stays is no lock
+            (folder / LOCK).unlink(missing_ok=True)
         os.close(descriptor)
 
 

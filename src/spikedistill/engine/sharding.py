@@ -9,6 +9,7 @@ to date when somebody wants to look: checkpoints, evaluation and the run folder 
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,9 @@ from spikedistill.engine.finite import Found
 from spikedistill.engine.processes import own_part
 from spikedistill.methods.base import Method, Progress
 from spikedistill.models.fuse import channels_last_inputs
-from spikedistill.spiking.deferred import settle_all
+from spikedistill.models.network import Network
+from spikedistill.models.twin import Twin
+from spikedistill.spiking.deferred import Spikes, settle_all
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -93,14 +96,15 @@ class Sharded(Whole):
     def _cut(self, paths: Iterable[str]) -> None:
         from torch.distributed.fsdp import FSDPModule, fully_shard
 
+        # Spikes are a view of [T, B, ...]; nothing of ours is written into, and others' networks are not cut.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         mesh = self.fabric.strategy.device_mesh["data_parallel"]  # type: ignore[attr-defined]
         single = set(self.single)
         for parameter in self.trained.parameters():
             parameter.data = parameter.data.contiguous()
         for path in paths:
-            part = self.trained.get_submodule(path)
-            fully_shard(part, mesh=mesh, ignored_params=single)
-            part.register_forward_pre_hook(lambda _module, inputs: settle_all(inputs), prepend=True)
+            fully_shard(self.trained.get_submodule(path), mesh=mesh, ignored_params=single)
+            _let_spikes_through(self.trained.get_submodule(path))
         fully_shard(self.trained, mesh=mesh, ignored_params=single)
         for module in self.trained.modules():
             if isinstance(module, FSDPModule):
@@ -166,6 +170,22 @@ class Sharded(Whole):
         return next((each for each in everyone if each is not None), None)
 
 
+def _let_spikes_through(part: nn.Module) -> None:
+    """Has FSDP's hook on a module see plain tensors, and the module the spikes that they are, packed if they were."""
+    held: list[tuple[Any, ...]] = []
+
+    def before(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        held.append(inputs)
+        return settle_all(inputs)
+
+    def behind(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        were = held.pop()
+        return tuple(x.again(y) if isinstance(x, Spikes) else y for x, y in zip(were, inputs, strict=True))
+
+    part.register_forward_pre_hook(before, prepend=True)
+    part.register_forward_pre_hook(behind)
+
+
 def _squares(tensors: list[Tensor], device: torch.device) -> Tensor:
     total = torch.zeros((), device=device)
     for tensor in tensors:
@@ -187,7 +207,8 @@ def units(method: Method, example: Tensor) -> list[str]:
     """Paths of the modules whose weights are put together and taken apart at once.
 
     Such a module computes once in a step, has its weights to itself, and nobody else looks at them (what stands in for
-    a network's weights, as in Joint A-SNN, takes their place for the whole step).
+    a network's weights, as in Joint A-SNN, takes their place for the whole step). A network that is neither built nor
+    rebuilt here may write into what its layers return, where FSDP loses sight of it: it is one piece.
     """
     alone = _alone(method, example)
     total = sum(p.numel() for p in method.parameters())
@@ -201,7 +222,8 @@ def units(method: Method, example: Tensor) -> list[str]:
         inner = [unit for name, child in module.named_children() for unit in within(f"{path}.{name}", child)]
         return inner or ([path] if path in alone else [])
 
-    return [unit for name, child in method.named_children() for unit in within(name, child)]
+    foreign = method.student if not isinstance(method.student, Network | Twin) else None
+    return [unit for name, child in method.named_children() if child is not foreign for unit in within(name, child)]
 
 
 def _alone(method: Method, example: Tensor) -> set[str]:

@@ -82,7 +82,7 @@ class Rescaled(nn.Module):
 def rescale(network: nn.Module) -> None:
     """Puts ``Rescaled`` in the place of every BatchNorm that has running statistics."""
     for path, module in list(network.named_modules()):
-        if type(module) in NORMS and module.running_mean is not None:
+        if isinstance(module, NORMS) and type(module) in NORMS and module.running_mean is not None:
             parent, _, name = path.rpartition(".")
             setattr(network.get_submodule(parent), name, Rescaled(module))
 

@@ -31,7 +31,8 @@ def reshaped(low: Lowering, step: Step) -> Value:
 def flattened(low: Lowering, value: Value, name: str) -> Value:
     """A value as one row of numbers."""
     size = int(np.prod(value.shape))
-    fields = {"input_type": value.shape, "start_dim": 0, "end_dim": -1}
+    # Counted from the end it is the same to readers whose shapes have a batch in front (snnTorch, Norse) and to others.
+    fields = {"input_type": value.shape, "start_dim": -len(value.shape), "end_dim": -1}
     flat = low.sheet.apply(name, "Flatten", fields, value, (size,))
     return Value(flat.shape, flat.terms, value.binary)
 

@@ -177,6 +177,12 @@ class Spikes(Deferred):
         x.keep_bits, x._bits, x._value = keep_bits, None, value
         return x
 
+    def again(self, value: Tensor) -> Spikes:
+        """These spikes with other values of the same kind: ``value`` has gone through something in between."""
+        x = Spikes.known(value, self.keep_bits)
+        x._bits = self.bits() if self.keep_bits else None
+        return x
+
     def compute(self) -> Tensor:
         value = fused_layer.run(self.terms, self.decay, self.setting)
         self.terms = ()
