@@ -33,6 +33,7 @@ LISTS = (
     "[{recipe: digits-2conv-ann, label: a, row: x, column: y}, {recipe: digits-2conv-snn, label: b}]}",
     "{title: x, source: y, study: grid, options: {reference: a}, smoke: [a], runs: [{recipe: digits-2conv-sakd, label: "
     "a, trains: teacher}, {recipe: digits-2conv-sakd, label: b, teacher: a, published: 9.5, small: {epochs: 1}}]}",
+    "{title: x, source: y, study: grid, smoke: [a], runs: [{recipe: " + "x" * 300 + ", label: a}]}",
 )
 """Lists of runs and experiments."""
 CONFIG = (

@@ -160,7 +160,7 @@ def test_code_is_refused_by_its_place_and_reason(case):
 
 
 def test_an_activation_of_a_view_is_refused_by_its_reason():
-    with pytest.raises(sd.UserError, match="'relu_'.*writes into a view"):
+    with pytest.raises(sd.UserError, match=r"'relu_'.*writes into a view"):
         sd.spikify(Beside(), example_input=torch.randn(2, 6))
 
 

@@ -4,10 +4,10 @@ Event data come as sequences of frames ``[T, B, 2, H, W]``.
 """
 
 from spikedistill.data.augmentations import AUGMENTATIONS
-from spikedistill.data.catalogue import list_data, stand_in
+from spikedistill.data.catalogue import stand_in
 from spikedistill.data.loader import Loader
 from spikedistill.data.normalise import pixels
-from spikedistill.data.opening import holds_events, nominal_shape, open_data
+from spikedistill.data.opening import holds_events, list_data, nominal_shape, open_data
 from spikedistill.data.own import from_datasets
 from spikedistill.data.sets import Data, DataInfo, ImageSet, Source, StreamSet
 from spikedistill.data.settings import DataSettings

@@ -8,10 +8,6 @@ Each set has its own; CIFAR-10 with CIFAR-100's constants is a mistake found in 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from spikedistill.data.recordings import Recorded
 
 
 @dataclass(frozen=True)
@@ -104,11 +100,3 @@ def stand_in(name: str) -> str:
     """The digits that take a data set's place in a smoke run: in the same variation, where it is one."""
     varied = name.replace("mnist-", "digits-", 1)
     return varied if varied in VARIATIONS else "digits"
-
-
-def list_data() -> dict[str, str]:
-    """Returns every data set known by name with one line about it."""
-    from spikedistill.data.recordings import RECORDINGS
-
-    known: dict[str, Known | Recorded] = {"digits": DIGITS, **VARIATIONS, **HUB, **RECORDINGS}
-    return {name: entry.line for name, entry in known.items()}

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikedistill.data.catalogue import HUB, list_data
+from spikedistill.data.catalogue import HUB
 from spikedistill.data.confined import check_confined
 from spikedistill.data.rows import Stored, stored_image
-from spikedistill.errors import UserError, unknown
+from spikedistill.errors import UserError
 
 LABEL_NAMES = ("label", "labels", "fine_label", "coarse_label")
 TEST_SPLITS = ("test", "validation", "valid", "val", "dev")
@@ -50,8 +50,6 @@ def load_hub(name: str) -> Mapping[str, Any]:
     Raises:
         UserError: no such data set, no network, no permission, or more than one configuration.
     """
-    if "/" not in name:
-        raise _unknown(name)
     import datasets
     from datasets.exceptions import DatasetsError
 
@@ -64,14 +62,6 @@ def load_hub(name: str) -> Mapping[str, Any]:
             f"data set '{name}' could not be loaded from the Hugging Face hub ({first_line(error)}); check the name "
             f"(known: digits, {near}) and the network, or pass a local copy with data.path="
         ) from error
-
-
-def _unknown(name: str) -> UserError:
-    accepted = tuple(list_data())
-    meant = [known for known in accepted if known.rpartition("/")[2] == name]
-    if meant:
-        return UserError(f"unknown data set '{name}'; did you mean '{meant[0]}'? (accepted: {', '.join(accepted)})")
-    return unknown("data set", name, accepted)
 
 
 def load_folder(path: Path) -> Mapping[str, Any]:

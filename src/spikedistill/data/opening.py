@@ -11,7 +11,7 @@ from spikedistill.data.digits import CLASSES, read_digits
 from spikedistill.data.events import POLARITIES
 from spikedistill.data.images import Opened, choose, open_images
 from spikedistill.data.normalise import normalisation
-from spikedistill.data.recordings import RECORDINGS, open_recordings
+from spikedistill.data.recordings import RECORDINGS, Recorded, open_recordings
 from spikedistill.data.sets import Data, DataInfo, Source, item_shape, select
 from spikedistill.data.settings import DataSettings, check_settings
 from spikedistill.data.shards import ShardSet
@@ -19,7 +19,7 @@ from spikedistill.data.simulated import simulated
 from spikedistill.data.split import stratified_split
 from spikedistill.data.streaming import open_stream
 from spikedistill.data.variations import open_variation
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, unknown
 
 
 def open_data(settings: DataSettings, seed: int) -> Data:
@@ -37,6 +37,7 @@ def open_data(settings: DataSettings, seed: int) -> Data:
             a class without images, images of different sizes, labels out of range, an unreadable image.
     """
     check_settings(settings)
+    _check_name(settings)
     _check_kind(settings)
     known = _known(settings)
     opened = _opener(settings)(settings, seed)
@@ -49,6 +50,12 @@ def open_data(settings: DataSettings, seed: int) -> Data:
     info = DataInfo(opened.name, opened.classes, (channels, height, width), mean, std, timesteps)
     train, validation = held_out(opened.train, opened.labels, settings.validation, seed)
     return Data(info, train, validation, opened.test, settings.augment)
+
+
+def list_data() -> dict[str, str]:
+    """Returns every data set known by name with one line about it."""
+    known: dict[str, Known | Recorded] = {"digits": DIGITS, **VARIATIONS, **HUB, **RECORDINGS}
+    return {name: entry.line for name, entry in known.items()}
 
 
 def nominal_shape(settings: DataSettings) -> tuple[int, int]:
@@ -107,6 +114,16 @@ def _open_stream(settings: DataSettings, seed: int) -> Opened:
 
 def _open_digits(settings: DataSettings, seed: int) -> Opened:
     return choose("digits", Decoded(CLASSES, *read_digits(settings.size, settings.channels)), settings, seed)
+
+
+def _check_name(settings: DataSettings) -> None:
+    """Refuses a name that is neither known nor one of the hub's, which have an owner."""
+    name, accepted = settings.name, tuple(list_data())
+    if settings.path is not None or "/" in name or name in accepted:
+        return
+    if meant := [known for known in accepted if known.rpartition("/")[2] == name]:
+        raise UserError(f"unknown data set '{name}'; did you mean '{meant[0]}'? (accepted: {', '.join(accepted)})")
+    raise unknown("data set", name, accepted)
 
 
 def _check_kind(settings: DataSettings) -> None:
