@@ -140,7 +140,9 @@ def test_events_come_in_order_within_the_recording_and_the_sensor():
 def test_any_image_set_becomes_sequences_of_event_frames():
     settings = DataSettings(simulator=SimulatorSettings(side=16, loops=1), frames=3, subset=60, test_subset=20)
     data = open_data(settings, seed=0)
-    assert isinstance(data.train, ImageSet) and isinstance(data.test, ImageSet) and isinstance(data.validation, ImageSet)
+    assert (
+        isinstance(data.train, ImageSet) and isinstance(data.test, ImageSet) and isinstance(data.validation, ImageSet)
+    )
     assert (data.info.shape, data.info.timesteps) == ((2, 16, 16), 3)
     assert tuple(data.test.images.shape) == (20, 3, 2, 16, 16) and len(data.train) + len(data.validation) == 60
     images, labels = next(iter(loader(data, batch_size=8).epoch(0)))

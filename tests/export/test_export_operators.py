@@ -96,6 +96,11 @@ def sums(net: Net, x: Tensor) -> Tensor:
     return net.fc(torch.cat([a.mean((2, 3)), -(a.sum((-1, -2)) / 7)], 1))
 
 
+def flat_means(net: Net, x: Tensor) -> Tensor:
+    a, b = first(net, x), F.relu(net.two(x))
+    return net.fc(torch.cat([a.flatten(2).mean(-1), b.view(b.size(0), b.size(1), -1).sum(dim=2)], 1))
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "lambda shortcut": lambda: Net(
         lambda_shortcut, one=conv(3, 4), two=conv(4, 8, stride=2), bn=nn.BatchNorm2d(8), fc=nn.Linear(8, 5)
@@ -112,6 +117,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "padded pools": lambda: Net(pools, one=conv(3, 4), two=conv(4, 4), fc=nn.Linear(4, 5)),
     "pools that do not fit": lambda: Net(ragged_pools, one=conv(3, 4), two=conv(4, 4), fc=nn.Linear(4, 5)),
     "global sums": lambda: Net(sums, one=conv(3, 4), fc=nn.Linear(8, 5)),
+    "means of flat pictures": lambda: Net(flat_means, one=conv(3, 4), two=conv(3, 4), fc=nn.Linear(8, 5)),
     "groups": lambda: nn.Sequential(
         *(conv(3, 4), nn.ReLU(), conv(4, 4, groups=4), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 8, groups=2), nn.ReLU()),
         *(nn.Conv2d(8, 4, 3, dilation=2, padding=(0, 1)), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),

@@ -92,6 +92,13 @@ def test_what_nir_cannot_hold(name: str, tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
+def test_pooling_of_a_sequence(tmp_path: Path):
+    network, signals = small(nn.Conv1d(3, 4, 3), nn.ReLU(), nn.MaxPool1d(2)), torch.randn(2, 3, 12)
+    network(signals)
+    with pytest.raises(sd.UserError, match=r"'2' .*none of sequences"):
+        sd.export_nir(sd.spikify(network.eval(), 2, example_input=signals), tmp_path / "x.nir", signals)
+
+
 def test_attention_names_its_module(tmp_path: Path):
     network = sd.create_model(
         "spikformer-tiny", num_classes=5, in_channels=3, width=16, depth=1, heads=2, spiking=True, timesteps=2

@@ -50,7 +50,7 @@ NEVER: dict[str, Callable[[Path, Path], None]] = {
     "zeros": content(lambda whole: bytes(4093)),
     "noise": content(lambda whole: NOISE),
     "a pickle": lambda file, mark: file.write_bytes(pickle.dumps(Evil(mark))) and None,
-    "depth": content(lambda whole: b"[" * 200_000),
+    "depth": content(lambda whole: b"[" * 20_000),
 }
 """What is no file of any kind."""
 PLACES: dict[str, Callable[[Path, Path], None]] = {
@@ -172,5 +172,6 @@ def called(function: ast.expr) -> str:
 
 def test_no_reader_is_forgotten() -> None:
     known = {call for reader in READERS.values() for call in reader.covers} | set(NO_STRANGER)
-    assert not calls() - known, "a reader without hostile files: put it into tests/reliability/readers.py"
-    assert not known - calls(), "a reader that is no more"
+    found = calls()
+    assert not found - known, "a reader without hostile files: put it into tests/reliability/readers.py"
+    assert not known - found, "a reader that is no more"

@@ -7,6 +7,8 @@ the reason.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -109,7 +111,8 @@ def _needed(record: Record) -> list[Step]:
     Raises:
         UserError: it does not depend on the images.
     """
-    by_ref = {ref: step for step in record.steps for ref in step.outs}
+    every = _over_pictures(record.steps)
+    by_ref = {ref: step for step in every for ref in step.outs}
     needed: set[Ref] = set()
     queue = [record.answer]
     while queue:
@@ -119,7 +122,23 @@ def _needed(record: Record) -> list[Step]:
             queue += _refs(by_ref[ref]) if ref in by_ref else []
     if record.images not in needed:
         raise UserError("the network's answer does not depend on the images; there is nothing to export")
-    return [step for step in record.steps if needed.intersection(step.outs)]
+    return [step for step in every if needed.intersection(step.outs)]
+
+
+def _over_pictures(steps: Sequence[Step]) -> list[Step]:
+    """The steps, with ``x.flatten(2).mean(-1)`` and its kin as the mean over the picture that they are."""
+    by_ref = {ref: step for step in steps for ref in step.outs}
+    shapes = {ref: shape for step in steps for ref, shape in zip(step.outs, step.shapes, strict=True)}
+    result = []
+    for step in steps:
+        flat = by_ref.get(step.args[0]) if step.name in ("mean.dim", "sum.dim_IntList") else None
+        if flat is not None and flat.name in ("view.default", "_unsafe_view.default"):
+            before, behind = shapes.get(flat.args[0], ()), flat.shapes[0]
+            rows = len(before) == 4 and behind == (*before[:2], before[2] * before[3])
+            if rows and list(step.args[1]) in ([-1], [2]) and not any(step.args[2:]):
+                step = replace(step, args=(flat.args[0], [2, 3]))
+        result.append(step)
+    return result
 
 
 def _refs(step: Step) -> list[Ref]:

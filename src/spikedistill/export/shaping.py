@@ -24,7 +24,9 @@ def reshaped(low: Lowering, step: Step) -> Value:
     if shape == value.shape:
         return value
     if len(shape) != 1:
-        raise Inexpressible(f"NIR only flattens, and this makes {list(shape)} of {list(value.shape)}")
+        pooling = len(value.shape) == 2 and shape == (value.shape[0], 1, value.shape[1])  # torch's, of a sequence
+        hint = "; it has poolings of pictures, none of sequences" if pooling else ""
+        raise Inexpressible(f"NIR only flattens, and this makes {list(shape)} of {list(value.shape)}{hint}")
     return flattened(low, value, step.label if step.path else "flatten")
 
 
