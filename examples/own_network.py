@@ -119,5 +119,8 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     out = arguments.out or Path(tempfile.mkdtemp(prefix="own-network-"))
-    main(arguments.images, out, arguments.epochs)
+    try:
+        main(arguments.images, out, arguments.epochs)
+    except sd.UserError as error:
+        raise SystemExit(f"own_network.py: {error}") from None
     print(f"runs: {out}")
