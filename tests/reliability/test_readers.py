@@ -18,7 +18,7 @@ import spikedistill as sd
 from spikedistill.errors import UserError, WriteFailed
 
 SOURCE = Path(sd.__file__).parent
-SECONDS = 20
+SECONDS = 60
 
 
 def content(make: Callable[[bytes], bytes]) -> Callable[[Path, Path], None]:
