@@ -93,7 +93,7 @@ kernels: $(VENV)/.dev ## times of the kernels alone, saved in .benchmarks and co
 	@$(VENV)/bin/python -m pytest -q benchmarks --benchmark-autosave --benchmark-compare --benchmark-columns=median,iqr,rounds
 
 docs: $(VENV)/.docs ## the documentation, into site/
-	@$(VENV)/bin/mkdocs build --strict
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 soak: $(VENV)/.dev ## the tests that take minutes to hours
 	@$(VENV)/bin/python -m pytest -q -m slow --timeout=0 $(PYTEST_ARGS)
