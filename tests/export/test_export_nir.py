@@ -17,9 +17,9 @@ from torch import nn
 import spikedistill as sd
 from spikedistill.export import About, NirNetwork
 from spikedistill.export.compare import compare_spikes
-from spikedistill.export.lowering import lower
 from spikedistill.export.neurons import neuron_of
 from spikedistill.export.nir_file import nir_bytes, to_graph
+from spikedistill.export.operators import lower
 from spikedistill.export.record import plain_copy, record
 from spikedistill.models.activation import Clock, Spike, layers_of
 from spikedistill.models.features import taps

@@ -6,16 +6,14 @@ it, or a convolution of 1x1 where there is none.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from spikedistill.export.lowering import Lowering
 from spikedistill.export.record import Ref, Step, pair
 from spikedistill.export.selection import convolution, padded, squared, ungrouped
 from spikedistill.export.sheet import WEIGHTED, Inexpressible, Value
-
-if TYPE_CHECKING:
-    from spikedistill.export.lowering import Lowering
 
 
 def convolved(low: Lowering, step: Step) -> Value:

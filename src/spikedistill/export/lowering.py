@@ -1,13 +1,13 @@
 """From a network's recorded timestep to a NIR graph.
 
-Each operator has a function that says it in NIR's nodes (``operators``); what has none is refused, with its path and
+Each operator has a function that says it in NIR's nodes (``operators.py``); what has none is refused, with its path and
 the reason.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,35 +17,25 @@ from torch.utils import _pytree as pytree
 
 from spikedistill.errors import UserError
 from spikedistill.export.neurons import neuron_of
-from spikedistill.export.operators import OPERATORS
 from spikedistill.export.record import FIRE, ROWS, Record, Ref, Step, batch_first
 from spikedistill.export.sheet import Inexpressible, Sheet, Value
 
+Operator = Callable[["Lowering", Step], Value | list[Value]]
+"""Puts a step on the sheet and returns what it has become; several values where torch returns several tensors."""
 
-def lower(record: Record, dt: float) -> Sheet:
-    """The graph of one timestep.
+
+class Lowering:
+    """The graph in the making (``sheet``), and what each step has become.
 
     Args:
         record: of the network.
         dt: seconds a timestep.
-
-    Raises:
-        UserError: a step that NIR cannot express, with its path and the reason.
+        operators: by the operator's name, the function that says it in NIR's nodes.
     """
-    lowering = Lowering(record, dt)
-    for step in lowering.steps:
-        try:
-            lowering.take(step)
-        except Inexpressible as error:
-            raise UserError(f"NIR cannot hold the network at {step.where}: {error}") from None
-    return lowering.finish()
 
-
-class Lowering:
-    """The graph in the making (``sheet``), and what each step has become."""
-
-    def __init__(self, record: Record, dt: float) -> None:
+    def __init__(self, record: Record, dt: float, operators: Mapping[str, Operator]) -> None:
         self.record, self.dt, self.sheet = record, dt, Sheet(record.shape)
+        self._operators = operators
         self.steps = _needed(record)
         self._values: dict[Ref, Value] = {record.images: self.sheet.input}
         self._unread = Counter(ref for step in self.steps for ref in _refs(step))
@@ -57,8 +47,8 @@ class Lowering:
             raise Inexpressible("images are not in rows there, and a NIR graph is about one image")
         if step.name == FIRE:
             made: Value | list[Value] = self._fire(step)
-        elif step.name in OPERATORS:
-            made = OPERATORS[step.name](self, step)
+        elif step.name in self._operators:
+            made = self._operators[step.name](self, step)
         else:
             raise Inexpressible(f"there is no NIR node for '{step.operator}'")
         values = made if isinstance(made, list) else [made]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from spikedistill.errors import UserError
 from spikedistill.export.about import About
-from spikedistill.export.lowering import lower
+from spikedistill.export.operators import lower
 from spikedistill.export.record import plain_copy, record
 from spikedistill.export.sheet import Node, Sheet
 

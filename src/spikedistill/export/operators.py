@@ -6,17 +6,11 @@ returns several tensors); it raises ``Inexpressible`` with the reason where NIR 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
+from spikedistill.errors import UserError
 from spikedistill.export import layers, pooling, shaping
-from spikedistill.export.record import Step
-from spikedistill.export.sheet import Value
-
-if TYPE_CHECKING:
-    from spikedistill.export.lowering import Lowering
-
-Operator = Callable[["Lowering", Step], Value | list[Value]]
+from spikedistill.export.lowering import Lowering, Operator
+from spikedistill.export.record import Record
+from spikedistill.export.sheet import Inexpressible, Sheet
 
 _NAMES: list[tuple[Operator, str]] = [
     (layers.convolved, "convolution.default"),
@@ -39,3 +33,22 @@ _NAMES: list[tuple[Operator, str]] = [
 ]
 
 OPERATORS: dict[str, Operator] = {name: operator for operator, names in _NAMES for name in names.split()}
+
+
+def lower(record: Record, dt: float) -> Sheet:
+    """The graph of one timestep.
+
+    Args:
+        record: of the network.
+        dt: seconds a timestep.
+
+    Raises:
+        UserError: a step that NIR cannot express, with its path and the reason.
+    """
+    lowering = Lowering(record, dt, OPERATORS)
+    for step in lowering.steps:
+        try:
+            lowering.take(step)
+        except Inexpressible as error:
+            raise UserError(f"NIR cannot hold the network at {step.where}: {error}") from None
+    return lowering.finish()

@@ -7,20 +7,18 @@ spike (every reader knows average pooling, not every one sum pooling).
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from spikedistill.export.lowering import Lowering
 from spikedistill.export.neurons import any_spike
 from spikedistill.export.record import Step, pair
 from spikedistill.export.selection import padded
 from spikedistill.export.shaping import flattened
 from spikedistill.export.sheet import Inexpressible, Value
-
-if TYPE_CHECKING:
-    from spikedistill.export.lowering import Lowering
 
 
 def average(low: Lowering, step: Step) -> Value:

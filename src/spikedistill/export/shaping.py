@@ -6,16 +6,12 @@ sum of padded parts.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from spikedistill.export.lowering import Lowering
 from spikedistill.export.record import Step
 from spikedistill.export.selection import padded, sliced
 from spikedistill.export.sheet import Inexpressible, Value
-
-if TYPE_CHECKING:
-    from spikedistill.export.lowering import Lowering
 
 
 def reshaped(low: Lowering, step: Step) -> Value:
