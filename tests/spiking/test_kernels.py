@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from spikedistill.errors import UserError
 from spikedistill.spiking import LIF, SHAPES, compiling, fused, make_surrogate
-from spikedistill.spiking.kernels import Dynamics, plain_run, run, run_constant
+from spikedistill.spiking.kernels import Dynamics, plain_run, run
 
 SETTINGS = list(itertools.product([False, True], [False, True], [False, True], SHAPES))
 LAYOUTS = ["contiguous", "channels-last", "expanded", "strided", "features"]
@@ -160,7 +160,7 @@ def test_a_constant_current_equals_its_repetition(case):
         return plain_run(x.expand(4, *x.shape), decay, dynamics)
 
     def constant(x: Tensor, decay: float | Tensor) -> Tensor:
-        return run_constant(x, 4, decay, dynamics)
+        return run(x.expand(4, *x.shape), decay, dynamics)
 
     for backend in ("fused", "plain"):
         with compiling.choose(backend):

@@ -28,15 +28,17 @@ class Spike(nn.Module):
         self.neuron = neuron
         self.clock = clock
 
-    def forward(self, x: Tensor) -> Tensor:
-        return fold(self.neuron(unfold(x, self.clock.timesteps)))
+    def forward(self, x: Tensor, constant: bool = False) -> Tensor:
+        """Currents to spikes; ``constant`` says that they are ``[B, ...]``, the same at every step."""
+        steps = self.clock.timesteps
+        return fold(self.neuron(direct_encode(x, steps) if constant else unfold(x, steps)))
 
     def encode(self, x: Tensor) -> Tensor:
         """Direct coding: currents ``[B, ...]`` that are the same at every step, to spikes ``[T*B, ...]``.
 
-        What precedes the first neuron is computed once instead of T times.
+        What precedes the first neuron is computed once instead of T times, and read once.
         """
-        return self(fold(direct_encode(x, self.clock.timesteps)))
+        return self(x, constant=True)
 
 
 def relu() -> nn.Module:

@@ -136,9 +136,10 @@ class TwinSpike(Spike):
         """The firing threshold in units of the ANN's activation."""
         return self.neuron.threshold if self.balance is None else float(self.balance)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, constant: bool = False) -> Tensor:
         if self.dim == 0 and self.balance is None:
-            return super().forward(x)
+            return super().forward(x, constant)
+        x = repeated(x, self.clock.timesteps, self.dim) if constant else x
         steps = x.unflatten(self.dim, (self.clock.timesteps, -1)).movedim(self.dim, 0)
         return self.neuron(self._current(steps)).movedim(0, self.dim).flatten(self.dim, self.dim + 1)
 
@@ -148,11 +149,6 @@ class TwinSpike(Spike):
         own = self.neuron.threshold
         steps = steps * (own / self.balance).to(steps.dtype)
         return torch.cat([steps[:1] + (own * self.start).to(steps.dtype), steps[1:]])
-
-    def encode(self, x: Tensor) -> Tensor:
-        if self.dim == 0 and self.balance is None:
-            return super().encode(x)
-        return self(repeated(x, self.clock.timesteps, self.dim))
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, metadata: Any, strict: bool, *lists: Any) -> None:
         # A calibrated neuron takes an ANN's weights and keeps its threshold; any neuron takes a calibrated one's.

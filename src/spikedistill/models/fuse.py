@@ -70,10 +70,7 @@ class _Firing(Spike):
             return Spikes.fired(
                 x, neuron.decay, neuron.dynamics, self.clock.timesteps, constant=constant, keep_bits=self.keep_bits
             )
-        return super().encode(x) if constant else super().forward(x)
-
-    def encode(self, x: Tensor) -> Tensor:
-        return self(x, constant=True)
+        return super().forward(x, constant)
 
     def _is_plain(self) -> bool:
         """Whether there is nothing but the neuron (a twin's may be calibrated, or not have its batch first)."""

@@ -12,28 +12,18 @@ from torch import Tensor
 from spikedistill.spiking import compiling, fused
 from spikedistill.spiking.recurrence import Dynamics, plain_run, plain_step
 
-__all__ = ["Dynamics", "plain_run", "plain_step", "run", "run_constant"]
+__all__ = ["Dynamics", "plain_run", "plain_step", "run"]
 
 
 def run(x: Tensor, decay: float | Tensor, dynamics: Dynamics) -> Tensor:
     """Currents to spikes of the same shape, dtype and memory layout; the membrane potential is float32 (or float64).
 
     Args:
-        x: currents ``[T, B, ...]``.
+        x: currents ``[T, B, ...]``. A view that repeats one step T times (``direct_encode``) is
+            not written out.
         decay: a number, or a tensor that broadcasts with ``[B, ...]`` (per layer, per channel), which gets a gradient.
         dynamics: threshold, reset, comparison, surrogate.
     """
     if compiling.pays(x):
         return fused.run(x, decay, dynamics, x.shape[0])
     return plain_run(x, decay, dynamics)
-
-
-def run_constant(x: Tensor, timesteps: int, decay: float | Tensor, dynamics: Dynamics) -> Tensor:
-    """As ``run``, for a current ``[B, ...]`` that is the same at every step: spikes ``[T, B, ...]``.
-
-    The current is read once, and its gradient summed over T before it is written.
-    """
-    x = x.unsqueeze(0)
-    if compiling.pays(x.expand(timesteps, *x.shape[1:])):
-        return fused.run(x, decay, dynamics, timesteps)
-    return plain_run(x.expand(timesteps, *x.shape[1:]), decay, dynamics)
