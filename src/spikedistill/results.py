@@ -13,8 +13,7 @@ A folder of results holds::
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from spikedistill.engine.checkpoint import sweep_below, write_durably
 from spikedistill.errors import UserError
 from spikedistill.report import find_runs, to_markdown
 from spikedistill.report.experiment import RECORD as EXPERIMENT
+from spikedistill.report.experiment import as_written
 from spikedistill.report.table import EMPTY, percent
 from spikedistill.runfolder import read_json, write_json
 from spikedistill.runlist import Planned, RunList, plan, read_run_list
@@ -67,7 +67,7 @@ def record_experiment(folder: Path, results: Path) -> None:
         UserError: runs are missing, a campaign has its name, or the record is not what the command writes.
     """
     content = read_json(folder / EXPERIMENT)
-    with _as_written(folder / EXPERIMENT):
+    with as_written(folder / EXPERIMENT):
         name, runs = Path(content["name"]).name, content["runs"]
         missing = runs["planned"] - runs["finished"]
         files = [Path(file).name for picture in content["pictures"] for file in picture["files"]]
@@ -81,14 +81,6 @@ def record_experiment(folder: Path, results: Path) -> None:
     for file in files:
         write_durably(record / file, (folder / file).read_bytes())
     write_json(record / EXPERIMENT, content)
-
-
-@contextmanager
-def _as_written(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except (LookupError, TypeError, AttributeError, StopIteration) as fault:
-        raise UserError(f"'{file}' is not what the command experiment writes ({fault!r})"[:500]) from fault
 
 
 def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +101,7 @@ def write_page(results: Path) -> None:
         bodies[file.stem] = runs.title or file.stem, _campaign(runs, file, results)
     for file in sorted((results / EXPERIMENTS).glob(f"*/{EXPERIMENT}")):
         content, name = read_json(file), file.parent.name
-        with _as_written(file):
+        with as_written(file):
             bodies[name] = content["title"], experiment_markdown(content, f"{EXPERIMENTS}/{name}/")
     for name, (title, body) in bodies.items():
         write_durably(results / f"{name}.md", f"{GENERATED}\n\n# {title}\n\n{body}".encode())

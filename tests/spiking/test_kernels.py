@@ -76,7 +76,7 @@ def test_the_uncompiled_twin_equals_the_loop_for_every_setting(timesteps, monkey
 
 
 def twin(x: Tensor, decay: float | Tensor, dynamics: Dynamics) -> Tensor:
-    return fused.run(x, decay, dynamics, x.shape[0])
+    return fused.run(x, decay, dynamics)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

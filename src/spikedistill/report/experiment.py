@@ -6,7 +6,8 @@ An experiment's folder holds its runs and an ``experiment.json``; a page about a
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -41,22 +42,37 @@ def _folders(runs: Iterable[Run]) -> list[Path]:
 def _drawn(folder: Path) -> str:
     file = folder / RECORD
     content = read_json(file, f"'{file}'")
-    try:
-        runs = content["runs"]
-        provenance = (
-            f"{runs['finished']} of {runs['planned']} runs, seeds {' '.join(map(str, content['seeds']))}, device "
-            f"{' / '.join(content['device'])}, torch {' / '.join(content['torch'])}, commit "
-            f"{' / '.join(one[:10] for one in content['commit'])}"
-        )
+    with as_written(file):
         about = " ".join(filter(None, (f"{content['source']}.", content["about"])))
         body = f"<h3>{escape(content['title'])}</h3><p>{escape(about)}</p>"
         body += "".join(_table(table) for table in content["tables"])
         body += "".join(_picture(folder, picture) for picture in content["pictures"])
         body += "".join(f'<p class="note missing">{escape(note)}</p>' for note in content["notes"])
         body += f"<pre><code>{escape(content['command'])}</code></pre>"
+        return f'<div class="experiment">{body}<p class="note">{escape(provenance(content))}</p></div>'
+
+
+@contextmanager
+def as_written(file: Path) -> Iterator[None]:
+    """Refuses a record that is not what the command ``experiment`` writes, found out while it is used.
+
+    Raises:
+        UserError: names the file and the fault.
+    """
+    try:
+        yield
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as fault:
         raise UserError(f"'{file}' is not what the command experiment writes ({fault!r})"[:500]) from fault
-    return f'<div class="experiment">{body}<p class="note">{escape(provenance)}</p></div>'
+
+
+def provenance(content: dict[str, Any]) -> str:
+    """How many runs, which seeds, where and with which versions, of an experiment's record."""
+    runs = content["runs"]
+    commits = " / ".join(commit[:10] for commit in content["commit"])
+    return (
+        f"{runs['finished']} of {runs['planned']} runs, seeds {' '.join(map(str, content['seeds']))}, device "
+        f"{' / '.join(content['device'])}, torch {' / '.join(content['torch'])}, commit {commits}"
+    )
 
 
 def _table(table: dict[str, Any]) -> str:

@@ -85,28 +85,23 @@ def forward(x: Tensor, decay: float | Tensor, *, dynamics: Dynamics, timesteps: 
 
 
 def backward(
-    x: Tensor, grad: Tensor, decay: float | Tensor, *, dynamics: Dynamics, timesteps: int, summed: bool
+    x: Tensor, grad: Tensor, decay: float | Tensor, *, dynamics: Dynamics, timesteps: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of the currents (``[T, N]``, or their sum over T, ``[1, N]``) and of the decay per neuron (``[N]``)."""
+    """Gradients of the currents (``[T, N]``) and of the decay per neuron (``[N]``)."""
     potentials, spikes = charge(at_steps(x, timesteps), decay, dynamics)
     currents, grad_decay = discharge(potentials, spikes, at_steps(grad, timesteps), decay, dynamics)
-    if summed:
-        total = currents[0]
-        for current in currents[1:]:
-            total = total + current
-        currents = [total]
     return torch.stack([c.to(x.dtype) for c in currents]), grad_decay
 
 
 class _Fused(torch.autograd.Function):
-    """``apply(x, decay, dynamics, timesteps)``, as in ``run``; ``x`` may be ``[1, B, ...]`` for all timesteps."""
+    """``apply(x, decay, dynamics)``, as in ``run``."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, decay: float | Tensor, dynamics: Dynamics, timesteps: int) -> Tensor:  # type: ignore[override]
+    def forward(ctx, x: Tensor, decay: float | Tensor, dynamics: Dynamics) -> Tensor:  # type: ignore[override]
         ctx.dynamics, ctx.fixed_decay = dynamics, None if isinstance(decay, Tensor) else decay
         ctx.save_for_backward(x, *((decay,) if isinstance(decay, Tensor) else ()))
         tensors, constants = _arguments((x,), decay, x)
-        out = compiling.call(forward, tensors, {**constants, "dynamics": dynamics, "timesteps": timesteps})
+        out = compiling.call(forward, tensors, {**constants, "dynamics": dynamics, "timesteps": x.shape[0]})
         assert isinstance(out, Tensor)
         return unflatten(out, x)
 
@@ -115,13 +110,12 @@ class _Fused(torch.autograd.Function):
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         x, *decay = ctx.saved_tensors
         tensors, constants = _arguments((x, grad), decay[0] if decay else ctx.fixed_decay, x)
-        steps = grad.shape[0]
-        constants |= {"dynamics": ctx.dynamics, "timesteps": steps, "summed": x.shape[0] != steps}
+        constants |= {"dynamics": ctx.dynamics, "timesteps": grad.shape[0]}
         grad_x, grad_decay = compiling.call(backward, tensors, constants)
         assert isinstance(grad_x, Tensor)
         if decay and grad_decay is not None:
             grad_decay = unflatten(grad_decay.unsqueeze(0), x)[0].sum_to_size(decay[0].shape).to(decay[0].dtype)
-        return unflatten(grad_x, x), grad_decay, None, None
+        return unflatten(grad_x, x), grad_decay, None
 
 
 def _arguments(
@@ -137,9 +131,9 @@ def _arguments(
     return [*tensors, flatten(decay.expand(like.shape[1:]).unsqueeze(0), like)[0]], {}
 
 
-def run(x: Tensor, decay: float | Tensor, dynamics: Dynamics, timesteps: int) -> Tensor:
-    """Currents ``[T, B, ...]``, or ``[1, B, ...]`` that hold for all T steps, to spikes ``[T, B, ...]``.
+def run(x: Tensor, decay: float | Tensor, dynamics: Dynamics) -> Tensor:
+    """Currents ``[T, B, ...]`` to spikes of the same shape.
 
     Memory layout is kept (contiguous or channels-last), and a current that is expanded over T is not copied.
     """
-    return _Fused.apply(x, decay, dynamics, timesteps)
+    return _Fused.apply(x, decay, dynamics)

@@ -19,11 +19,10 @@ def run(x: Tensor, decay: float | Tensor, dynamics: Dynamics) -> Tensor:
     """Currents to spikes of the same shape, dtype and memory layout; the membrane potential is float32 (or float64).
 
     Args:
-        x: currents ``[T, B, ...]``. A view that repeats one step T times (``direct_encode``) is
-            not written out.
+        x: currents ``[T, B, ...]``. A view that repeats one step T times (``direct_encode``) is not written out.
         decay: a number, or a tensor that broadcasts with ``[B, ...]`` (per layer, per channel), which gets a gradient.
         dynamics: threshold, reset, comparison, surrogate.
     """
     if compiling.pays(x):
-        return fused.run(x, decay, dynamics, x.shape[0])
+        return fused.run(x, decay, dynamics)
     return plain_run(x, decay, dynamics)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from spikedistill.report.experiment import provenance
 from spikedistill.study.base import PUBLISHED, Table, Value
 
 if TYPE_CHECKING:
@@ -31,16 +32,6 @@ def to_markdown(content: dict[str, Any], place: str = "") -> str:
         f"{provenance(content)}. Made by `{content['command']}`.",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def provenance(content: dict[str, Any]) -> str:
-    """How many runs, which seeds, where and with which versions, of an experiment's record."""
-    runs = content["runs"]
-    commits = " / ".join(commit[:10] for commit in content["commit"])
-    return (
-        f"{runs['finished']} of {runs['planned']} runs, seeds {' '.join(map(str, content['seeds']))}, device "
-        f"{' / '.join(content['device'])}, torch {' / '.join(content['torch'])}, commit {commits}"
-    )
 
 
 def _table(table: dict[str, Any]) -> str:
