@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import signal
-import sys
-import warnings
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 
-from spikedistill.errors import Stopped, TrainingFailed, UserError, unknown
+from spikedistill.errors import TrainingFailed, unknown
+from spikedistill.exits import exiting
 
 app = typer.Typer(
     name="spikedistill",
@@ -52,13 +48,14 @@ def train(
 
     Example: [bold]spikedistill train mnist-2conv-kdsnn data.path=data/mnist seed=1 out=runs/mnist-1[/bold]
     """
+    from spikedistill.engine.processes import leads
     from spikedistill.recipebook import read_recipe
     from spikedistill.resuming import at_home
     from spikedistill.run import train as run_recipe
 
     settings = at_home(recipe, overrides or []) if resume else overrides or []
     run = run_recipe(read_recipe(recipe, settings, smoke), resume=resume)
-    if not _leads():
+    if not leads():
         return
     summary = run.summary
     teacher = summary["teacher_accuracy"]
@@ -287,67 +284,10 @@ def list_names(what: Annotated[str, typer.Argument(help="models, methods, recipe
         typer.echo(f"{name:<36} {line}".rstrip())
 
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-
-
-class _Interrupted(BaseException):
-    """A signal while no training loop was there to take it; typer would leave without a word."""
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    raise _Interrupted(signal.Signals(number).name)
-
-
-def _warning(message: Warning | str, category: type[Warning], filename: str, *where: object) -> str:
-    """Our own warnings as a sentence; others' with the line that gave them."""
-    place = "" if "spikedistill" in filename else f"{category.__name__}: "
-    return f"spikedistill: {place}{message}\n"
-
-
-def _leads() -> bool:
-    from spikedistill.engine.processes import leads
-
-    return leads()
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
-
-
 def main() -> None:
-    """Runs the command line; a user's mistake is one sentence and exit code 2."""
-    warnings.formatwarning = _warning
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _interrupt)
-    try:
+    """Runs the command line."""
+    with exiting():
         app()
-    except UserError as error:
-        typer.echo(f"spikedistill: {error}", err=True)
-        sys.exit(2)
-    except TrainingFailed as error:
-        if not isinstance(error, Stopped) or _leads():  # of several processes that stop together one says so
-            typer.echo(f"spikedistill: {error}", err=True)
-        sys.exit(1)
-    except _Interrupted as error:
-        typer.echo(f"spikedistill: interrupted ({error}); a run that had begun goes on with --resume", err=True)
-        sys.exit(1)
-    except OSError as error:
-        if error.filename is None and error.errno not in NO_ROOM:
-            raise
-        where = "the output" if error.filename is None else f"'{error.filename}'"
-        typer.echo(f"spikedistill: {where}: {error.strerror}", err=True)
-        sys.exit(1)
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        typer.echo(
-            f"spikedistill: memory ran out ({str(error).splitlines()[0] if str(error) else 'MemoryError'}); a smaller "
-            "batch_size, width or timesteps needs less, and so does memory=lean",
-            err=True,
-        )
-        sys.exit(1)
 
 
 if __name__ == "__main__":
