@@ -21,7 +21,7 @@ from spikedistill.report import find_runs, to_markdown
 from spikedistill.report.groups import spread
 from spikedistill.report.runs import PLAIN_ANN, PLAIN_SNN, Run
 from spikedistill.report.table import EMPTY, percent, spread_text
-from spikedistill.results import CAMPAIGNS, EXPERIMENT, EXPERIMENTS, RECORDS
+from spikedistill.results import CAMPAIGNS, EXPERIMENT, EXPERIMENTS, RECORDS, is_made
 from spikedistill.runfolder import read_json
 from spikedistill.runlist import plan, read_run_list
 from spikedistill.sweep import list_experiments, read_sweep
@@ -99,7 +99,7 @@ class Campaign:
         records = results / RECORDS / name
         self.name, self.title = name, listed.title or name
         self.planned = plan(listed, records, [])
-        self.finished = [run for run in self.planned if (records / run.name / "summary.json").is_file()]
+        self.finished = [run for run in self.planned if is_made(run, records)]
         self.runs: list[Run] = find_runs([records / run.name for run in self.finished])
 
 

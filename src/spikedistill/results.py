@@ -24,6 +24,7 @@ from spikedistill.report import find_runs, to_markdown
 from spikedistill.report.experiment import RECORD as EXPERIMENT
 from spikedistill.report.experiment import as_written
 from spikedistill.report.table import EMPTY, percent
+from spikedistill.resuming import check_same_run
 from spikedistill.runfolder import read_json, write_json
 from spikedistill.runlist import Planned, RunList, plan, read_run_list
 from spikedistill.study.render import to_markdown as experiment_markdown
@@ -115,12 +116,24 @@ def write_page(results: Path) -> None:
     write_durably(results / PAGE, (head + "\n".join(parts)).encode())
 
 
+def is_made(run: Planned, records: Path) -> bool:
+    """Whether a run is among the records with the settings that its list has now; one of older settings is not it."""
+    record = records / run.name
+    if not (record / "summary.json").is_file():
+        return False
+    try:
+        check_same_run(record, run.recipe)
+    except UserError:
+        return False
+    return True
+
+
 def _campaign(runs: RunList, file: Path, results: Path) -> str:
     records = results / RECORDS / file.stem
     planned = plan(runs, records, [])
-    missing = [run for run in planned if not (records / run.name / "summary.json").is_file()]
+    missing = [run for run in planned if not is_made(run, records)]
     parts = [runs.description.strip()] if runs.description.strip() else []
-    if len(missing) < len(planned):
+    if any(records.glob("*/summary.json")):
         parts.append(to_markdown(find_runs([records])).strip())
     if missing:
         parts.append(f"Still to run ({len(missing)} of {len(planned)} runs):")
