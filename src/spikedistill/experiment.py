@@ -156,7 +156,8 @@ def _write(sweep: Sweep, finding: Finding, done: list[Done], planned: int, out: 
 
 
 def _about(sweep: Sweep, scale: str) -> str:
-    size = {SMALL: f"At a size for two processors: {sweep.small.about}." if sweep.small.about else "", PAPER: ""}
+    small = f"At a size for two processors: {sweep.small.about}. Published figures are of the paper's size and data."
+    size = {SMALL: small if sweep.small.about else "", PAPER: ""}
     smoke = "A smoke run: whether everything works, not what the figures are."
     return " ".join(filter(None, (sweep.about, size.get(scale, smoke)))).strip()
 

@@ -213,7 +213,7 @@ def test_after_closing_both_are_plain_trainable_networks(build, images: Tensor, 
         ("vgg16", ["stage1", "stage2", "stage3"]),
         ("vgg11", ["stage1", "stage2", "stage3"]),
         ("resnet20", ["stage1", "stage2"]),
-        ("2conv", []),
+        ("2conv", ["stage1"]),  # of one width
     ],
 )
 def test_four_branches_where_the_channels_increase(model: str, stages: list[str], build, images: Tensor) -> None:

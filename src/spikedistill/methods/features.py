@@ -165,7 +165,10 @@ def same_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def regressor(c_in: int, c_out: int) -> nn.Sequential:
-    """1x1 convolution and BatchNorm: maps a student's rates into the teacher's continuous space (SAKD equation 8)."""
+    """1x1 convolution and BatchNorm: maps a student's rates into the teacher's continuous space (SAKD equation 8).
+
+    The paper prints no kernel size; 1x1 mixes channels and leaves each pixel its own.
+    """
     return nn.Sequential(nn.Conv2d(c_in, c_out, 1, bias=False), nn.BatchNorm2d(c_out))
 
 

@@ -11,7 +11,8 @@ Fan, Zhang, Zhang; Biomimetics 2023, 8, 375. A larger frozen ANN gives the SNN i
 alpha 0.3 with the initialisation and 0.5 without are the authors' code's, as is tau 4; the paper prints neither.
 
 Deviation: equation 7 writes KL(student, teacher); meant, as in the code, is the divergence from the teacher's
-distribution to the student's, ``KL(teacher || student)``.
+distribution to the student's, ``KL(teacher || student)``. Algorithm 1 encodes images as Poisson spikes, the authors'
+code repeats them: the recipes do as the code, and ``encoding=poisson`` is the other.
 """
 
 from __future__ import annotations

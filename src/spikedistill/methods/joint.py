@@ -15,7 +15,8 @@ What the paper leaves open:
   layer, and eight cross-entropies in all: so the last branch is the network's own classifier (in a ResNet the same
   thing; were it another, the output would never see a label). The authors' code has three and the output, too. A stage
   ends where the channels increase behind it ("a downsample and an increase of the channel numbers"), which makes four
-  of VGG-16's five poolings as well; ``stages`` names other places. Pooling stands behind the stage's activation; the
+  of VGG-16's five poolings as well; in a network of one width every stage but the last has a branch; ``stages`` names
+  other places. Pooling stands behind the stage's activation; the
   SNN's branches answer with the mean over T, like its output (equation 3; the authors' code sums).
 * ``ce`` off leaves the labels at the two outputs (without them nothing is trained), and the other terms there too.
 * The norm term is a mean over images and outputs. As a sum over the outputs, lambda 2 = 0.3 outweighs the labels, and
@@ -203,7 +204,7 @@ def _branch_points(
     names = settings.stages
     if not names:
         channels = {name: shape[1] for name, shape in feature_shapes(student, ours, "after", example).items()}
-        names = [here for here, behind in pairwise(ours) if channels[behind] > channels[here]]
+        names = [here for here, behind in pairwise(ours) if channels[behind] > channels[here]] or list(ours)[:-1]
     return {name: ours[name] for name in names}, {name: theirs[name] for name in names}
 
 

@@ -15,10 +15,10 @@ The defaults are the paper's for CIFAR. For ImageNet: ``temperature=1, alpha=1, 
 beta_after=0.01``, and the student starts from the teacher's weights (recipe: ``init.kind=copy``; it hurts on CIFAR).
 Positions the paper found best: ResNet-18 stage/after, ResNet-34 and 50 stage/before, ResNet-101 block/after.
 
-What the paper leaves open, and this file's choice: a distance is a mean over elements (of a sum, beta=100 would not
-train); distances of several features are added, not averaged; ``norm`` (Liu et al. 2022, "Normalized Feature
-Distillation") standardises both features over the pixels of each image and channel; where two architectures' maps
-differ in size the larger is averaged down.
+What the paper leaves open, and this file's choice: the convolution of equation 8 is 1x1; a distance is a mean over
+elements (of a sum, beta=100 would not train); distances of several features are added, not averaged; ``norm`` (Liu et
+al. 2022, "Normalized Feature Distillation") standardises both features over the pixels of each image and channel;
+where two architectures' maps differ in size the larger is averaged down.
 """
 
 from __future__ import annotations
