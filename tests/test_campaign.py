@@ -117,6 +117,36 @@ def test_runs_side_by_side_are_the_same_runs_and_wait_for_their_teachers(file, t
     assert run_campaign(file, out=beside, overrides=TINY, workers=2, minutes=0.0, say=said.append)[:-1] == []
 
 
+def test_a_run_that_has_no_memory_keeps_no_other_from_being_made(file, tmp_path, monkeypatch, capsys):
+    from spikedistill import run
+
+    def failing(recipe, train=run.train, **settings):
+        if recipe.name == "digits-2conv-ann" and recipe.seed == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore words")
+        return train(recipe, **settings)
+
+    monkeypatch.setattr(run, "train", failing)
+    file.write_text("seeds: [0, 1]\nruns: [{recipe: digits-2conv-ann}]")
+    (trouble,) = run_campaign(file, out=tmp_path, overrides=TINY, say=print)
+    assert "digits-2conv-ann-seed0: OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB." in trouble
+    assert "Traceback" in capsys.readouterr().err  # a fault of ours must be findable
+    assert (tmp_path / "digits-2conv-ann-seed1" / "summary.json").is_file()
+
+
+def test_where_a_run_was_computed_is_not_what_its_recipe_says(tmp_path):
+    """As on a machine with several GPUs, where runs of ``device: auto`` are dealt out."""
+    from spikedistill.evaluate import open_run
+    from spikedistill.recipebook import read_recipe
+    from spikedistill.run import train
+
+    recipe = read_recipe("digits-2conv-snn", [*TINY, "device=cuda:7", f"out={tmp_path / 'run'}"])
+    with pytest.raises(UserError, match="cuda:7"):
+        train(recipe, verbose=False)
+    run = train(recipe, verbose=False, device="cpu")
+    assert "device: cuda:7" in (run.folder / "config.yaml").read_text()
+    assert open_run(run.folder).device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def test_a_list_that_is_stopped_begins_no_other_run(file, tmp_path):
     troubles = run_campaign(
         file,

@@ -106,6 +106,7 @@ def distill(
     recipe = parse({key: value for key, value in content.items() if value is not None}, "the arguments of distill")
     refuse_occupied(folder, resume)
     data = _open(train, test, validation, seed, classes, workers, augment, recipe.data)
+    student.cpu()  # shapes are found out here; where it is trained is the recipe's affair
     if timesteps is not None:
         check_frames(data.info, timesteps, "sequences of ")
     _check_input(student, data)
@@ -116,7 +117,7 @@ def distill(
         raise UserError(
             f"method '{recipe.method['name']}' with init '{init}' needs a teacher; pass a trained ANN: teacher="
         )
-    taught_by = with_features(copy.deepcopy(teacher), data.info.shape) if teacher is not None else None
+    taught_by = with_features(copy.deepcopy(teacher).cpu(), data.info.shape) if teacher is not None else None
     return execute(Parts(recipe, data, student, taught_by), resume=resume, verbose=verbose)
 
 
@@ -210,5 +211,5 @@ def _check_input(student: nn.Module, data: Data) -> None:
         raise UserError(
             f"the student does not take images of {channels}x{height}x{width}: {str(error).splitlines()[0]}"
         ) from None
-    if answers < len(data.info.classes):
+    if answers != len(data.info.classes):
         raise UserError(f"the student answers with {answers} classes, the data have {len(data.info.classes)}")

@@ -30,8 +30,12 @@ class Parts:
     teacher: nn.Module | None
 
 
-def assemble(recipe: Recipe) -> Parts:
+def assemble(recipe: Recipe, device: str | None = None) -> Parts:
     """Opens the data and builds the networks of a recipe.
+
+    Args:
+        recipe: what to run.
+        device: where it will be computed, if not where the recipe says.
 
     Raises:
         UserError: data, networks or method that do not fit each other.
@@ -40,7 +44,7 @@ def assemble(recipe: Recipe) -> Parts:
         raise UserError("the recipe has no section 'student'; say which network to train: student.model=")
     wanted = recipe.student
     method = recipe.method_class()
-    resolve_precision(recipe.precision, resolve_device(recipe.device))
+    resolve_precision(recipe.precision, resolve_device(device or recipe.device))
     data = open_data(recipe.data, recipe.seed)
     check_frames(data.info, recipe.timesteps, "data.frames=")
     recipe = recipe.model_copy(update={"normalisation": (data.info.mean, data.info.std)})

@@ -13,7 +13,7 @@ from torch import nn
 
 from spikedistill.build import load_run, read_config
 from spikedistill.data import Data, Loader, open_data
-from spikedistill.engine.devices import resolve_device
+from spikedistill.engine.devices import at_hand
 from spikedistill.errors import UserError
 from spikedistill.evaluation.accuracy import evaluate
 from spikedistill.evaluation.latency import latency
@@ -82,7 +82,7 @@ def open_run(
         settings = replace(settings, frames=checked_timesteps(frames))
     recipe = recipe.model_copy(update={"data": settings})
     data = open_data(settings, recipe.seed)
-    device = resolve_device(recipe.device)
+    device = at_hand(recipe.device)
     return Opened(folder, recipe, network.to(device), data, device)
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -87,7 +88,7 @@ def train_all(
     others = set(active_children())
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin) as pool:
         try:
-            yield from _beside(_dealt_out(recipes), pool, workers, deadline)
+            yield from _beside(recipes, pool, workers, deadline)
         except Exception:
             raise
         except BaseException:  # a signal: runs that are under way write a checkpoint first
@@ -113,11 +114,12 @@ def _beside(
     teachers = [
         places.get(Path(recipe.teacher.path)) if recipe.teacher and recipe.teacher.path else None for recipe in recipes
     ]
+    dealt = _dealt_out(recipes)
     waiting, over, running, stopped = list(range(len(recipes))), set[int](), set[Future[Ended]](), False
     while running or (waiting and not stopped):
         ready = [number for number in waiting if teachers[number] in (None, number, *over)]
         for number in ready[: 0 if stopped else workers - len(running)]:
-            running.add(pool.submit(_train, number, recipes[number], deadline, False))
+            running.add(pool.submit(_train, number, recipes[number], deadline, False, dealt[number]))
             waiting.remove(number)
         done, running = wait(running, return_when=FIRST_COMPLETED)
         try:
@@ -133,15 +135,13 @@ def _beside(
             yield ended
 
 
-def _dealt_out(recipes: Sequence[Recipe]) -> list[Recipe]:
-    """Recipes that take any device, each on the next GPU where there are several."""
+def _dealt_out(recipes: Sequence[Recipe]) -> list[str | None]:
+    """Where there are several GPUs, one in turn for each recipe that takes any device."""
     import torch
 
     count = torch.cuda.device_count()
     return [
-        recipe.model_copy(update={"device": f"cuda:{number % count}"})
-        if count > 1 and recipe.device == "auto"
-        else recipe
+        f"cuda:{number % count}" if count > 1 and recipe.device == "auto" else None
         for number, recipe in enumerate(recipes)
     ]
 
@@ -165,10 +165,15 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _train(number: int, recipe: Recipe, deadline: float | None, verbose: bool) -> Ended:
+def _train(number: int, recipe: Recipe, deadline: float | None, verbose: bool, device: str | None = None) -> Ended:
     from spikedistill.run import train
 
     try:
-        return Ended(number, train(recipe, resume=True, verbose=verbose, deadline=deadline).summary)
+        run = train(recipe, resume=True, verbose=verbose, deadline=deadline, device=device)
+        return Ended(number, run.summary)
     except (UserError, TrainingFailed) as trouble:
         return Ended(number, trouble=trouble)
+    except (RuntimeError, MemoryError) as error:  # memory that ran out, a fault of the GPU: the other runs go on
+        traceback.print_exc()
+        what = str(error).splitlines()[0] if str(error) else ""
+        return Ended(number, trouble=TrainingFailed(f"{type(error).__name__}: {what}"))

@@ -62,7 +62,14 @@ class Run:
     folder: Path
 
 
-def train(recipe: Recipe, *, resume: bool = False, verbose: bool = True, deadline: float | None = None) -> Run:
+def train(
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    verbose: bool = True,
+    deadline: float | None = None,
+    device: str | None = None,
+) -> Run:
     """Runs a recipe to its end.
 
     Everything that can be refused is refused before the run folder is made.
@@ -72,6 +79,7 @@ def train(recipe: Recipe, *, resume: bool = False, verbose: bool = True, deadlin
         resume: go on from the last checkpoint of the recipe's run folder; a finished run is returned as it is.
         verbose: show progress.
         deadline: on ``time.monotonic``; None for no limit.
+        device: where to compute this time, in place of what the recipe says (and the folder's config goes on saying).
 
     Raises:
         UserError: the recipe cannot be run, or its folder already holds a run and ``resume`` is False.
@@ -81,8 +89,8 @@ def train(recipe: Recipe, *, resume: bool = False, verbose: bool = True, deadlin
     if resume and (folder / SUMMARY).is_file():
         return _finished(recipe, folder)
     refuse_occupied(folder, resume)
-    parts = assemble(recipe)
-    return execute(parts, resume=resume, verbose=verbose, deadline=deadline)
+    parts = assemble(recipe, device)
+    return execute(parts, resume=resume, verbose=verbose, deadline=deadline, device=device)
 
 
 def _finished(recipe: Recipe, folder: Path, network: nn.Module | None = None) -> Run:
@@ -115,15 +123,17 @@ def refuse_occupied(folder: Path, resume: bool) -> None:
         raise UserError(f"'{folder}' already holds a run; go on with --resume or choose another folder with out=")
 
 
-def execute(parts: Parts, *, resume: bool, verbose: bool, deadline: float | None = None) -> Run:
+def execute(
+    parts: Parts, *, resume: bool, verbose: bool, deadline: float | None = None, device: str | None = None
+) -> Run:
     """Trains what ``assemble`` (or a user) put together, and writes the run folder; a finished one is read."""
     recipe, folder = parts.recipe, parts.recipe.folder()
     if resume and (folder / SUMMARY).is_file():
         return _finished(recipe, folder, parts.student)
-    device = resolve_device(recipe.device)
-    precision = resolve_precision(recipe.precision, device)
+    place = resolve_device(device or recipe.device)
+    precision = resolve_precision(recipe.precision, place)
     check_sharding(recipe.strategy, precision, recipe.compile)
-    fabric = make_fabric(device, precision, recipe.devices, recipe.nodes, recipe.strategy)
+    fabric = make_fabric(place, precision, recipe.devices, recipe.nodes, recipe.strategy)
     check_shares(recipe.batch_size, recipe.devices * recipe.nodes)
     if recipe.devices * recipe.nodes > 1:
         fabric.launch()
@@ -138,7 +148,7 @@ def execute(parts: Parts, *, resume: bool, verbose: bool, deadline: float | None
         first_alone(fabric, take)
         began_here = fabric.is_global_zero and made and not (folder / CONFIG).exists()
         try:
-            return _execute(parts, fabric, resume=resume, verbose=verbose, deadline=deadline)
+            return _execute(parts, fabric, resume=resume, verbose=verbose, deadline=deadline, device=device)
         except UserError:
             if began_here and not any(folder.rglob("step-*.pt")):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -154,7 +164,9 @@ def _make_folder(folder: Path) -> None:
         ) from None
 
 
-def _execute(parts: Parts, fabric: Fabric, *, resume: bool, verbose: bool, deadline: float | None) -> Run:
+def _execute(
+    parts: Parts, fabric: Fabric, *, resume: bool, verbose: bool, deadline: float | None, device: str | None
+) -> Run:
     """``execute`` in a folder that is ours alone."""
     recipe, folder = parts.recipe, parts.recipe.folder()
 
@@ -168,7 +180,7 @@ def _execute(parts: Parts, fabric: Fabric, *, resume: bool, verbose: bool, deadl
     teacher, known = parts.teacher, None
     if needs_trained_teacher(recipe) and teacher is None:
         own = teacher_recipe(recipe, folder / "teacher")
-        trained = train(own, resume=True, verbose=verbose, deadline=deadline)
+        trained = train(own, resume=True, verbose=verbose, deadline=deadline, device=device)
         teacher, known = trained.student, trained.summary
     run = _train_student(parts, fabric, teacher, known, resume=resume, verbose=verbose, deadline=deadline)
     first_alone(fabric, lambda: write_run_report(folder))

@@ -34,6 +34,8 @@ from spikedistill.errors import UserError
         (ScheduleSettings("onecycle"), 6.5, 0.5),
         (ScheduleSettings("onecycle"), 10.0, 0.0),
         (ScheduleSettings("onecycle", warmup=5.0), 2.5, 0.5),
+        (ScheduleSettings("onecycle", warmup=10.0), 5.0, 0.5),
+        (ScheduleSettings("onecycle", warmup=20.0), 10.0, 0.5),
     ],
 )
 def test_learning_rate_by_hand(schedule: ScheduleSettings, epoch: float, expected: float) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import spikedistill as sd
 from spikedistill.engine import OptimizerSettings, ScheduleSettings, Trainer, TrainSettings
-from spikedistill.engine.devices import make_fabric, resolve_device, resolve_precision
+from spikedistill.engine.devices import at_hand, make_fabric, resolve_device, resolve_precision
 from spikedistill.engine.progress import Reporter
 from spikedistill.errors import UserError
 from spikedistill.methods import METHODS
@@ -99,3 +99,19 @@ def test_devices_and_precisions_are_refused_by_name() -> None:
     with pytest.raises(UserError, match="unknown precision 'fp8'"):
         resolve_precision("fp8", torch.device("cpu"))
     assert resolve_precision("auto", torch.device("cpu")) in ("32", "bf16")
+
+
+def test_what_a_gpu_cannot_do_is_not_asked_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with one older GPU, which emulates bf16."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert resolve_device("auto") == torch.device("cuda")
+    assert resolve_precision("auto", torch.device("cuda")) == "32"
+    with pytest.raises(UserError, match="'cuda:5' was asked for, but there are only cuda:0 to 0"):
+        resolve_device("cuda:5")
+    with pytest.raises(UserError, match="no such device 'meta'"):
+        resolve_device("meta")
+    assert at_hand("cuda:5") == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert at_hand("cuda:5") == torch.device("cpu")

@@ -37,7 +37,7 @@ def made(
     recipe = read_recipe("digits-2conv-snn", [f"out={root / f'{label}-seed{seed}'}", f"seed={seed}"])
     folder = recipe.folder()
     folder.mkdir(parents=True)
-    summary = {"student_accuracy": accuracy, "timesteps": 4, "seed": seed, "method": "snn"}
+    summary = {"student_accuracy": accuracy, "timesteps": 4, "seed": seed, "method": "snn", "test_images": 2000}
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "config.yaml").write_text(yaml.safe_dump({"name": label, "method": {"name": "snn"}}))
     with (folder / "metrics.csv").open("w", newline="") as file:
@@ -119,7 +119,7 @@ def test_convergence_needs_held_out_images(tmp_path):
 
 def test_noise_reads_what_was_measured(tmp_path):
     curve = {"0": 90.0, "0.01": 88.0, "0.03": 80.0}
-    files = {"robustness.json": {"curves": {"gaussian": {"accuracy": curve}}}}
+    files = {"robustness.json": {"images": 2000, "timesteps": 4, "curves": {"gaussian": {"accuracy": curve}}}}
     run = made(tmp_path, "snn", 0, 90.0, column="plain SNN", files=files)
     options = {"kind": "gaussian", "strengths": [0.01, 0.03], "published": {0.01: {"plain SNN": 81.63}}}
     (table,) = study("noise", [run], options).tables
@@ -133,10 +133,20 @@ def test_latency_takes_the_cheapest_exit_that_costs_little(tmp_path):
         {"confidence": 1.0, "timesteps": 4.0, "accuracy": 90.0},
     ]
     accuracy = {str(step): 80.0 + step for step in range(1, 9)} | {"4": 90.0}
-    files = {"latency.json": {"timesteps": 4, "accuracy": accuracy, "exits": exits}}
+    files = {"latency.json": {"images": 2000, "timesteps": 4, "accuracy": accuracy, "exits": exits}}
     by_steps, early = study("latency", [made(tmp_path, "a", 0, 90.0, row="SNN", files=files)], {"loss": 0.5}).tables
     assert by_steps.grid()[0][-1] == "T=8"
     assert early.grid()[1] == [["SNN", "89.60", "1.80", "0.900"]]
+
+
+@pytest.mark.parametrize(("images", "timesteps", "taken"), [(2000, 4, True), (500, 4, False), (2000, 2, False)])
+def test_what_was_measured_otherwise_is_not_taken(tmp_path, images, timesteps, taken):
+    """By hand one measures with fewer images or another T; an experiment's table is of what the experiment says."""
+    told = {"images": images, "timesteps": timesteps}
+    run = made(tmp_path, "a", 0, 90.0, files={"latency.json": told, "energy.json": {"student": told}})
+    assert (run.measured("latency.json", None) == told) is taken
+    assert (run.measured("energy.json", 5000, "student") is not None) is taken
+    assert run.measured("robustness.json", None) is None
 
 
 def test_table_5_counts_the_first_layer_at_every_step():

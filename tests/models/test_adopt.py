@@ -124,6 +124,26 @@ def test_it_is_taught_saved_and_loaded(tmp_path):
     assert torch.equal(again(x), run.student(x)) and again.state_dict().keys() == before.keys()
 
 
+def test_it_has_the_networks_own_keys_wherever_it_stands():
+    """A checkpoint holds the method, whose part it is; that goes in again, and so does the bare network's state."""
+    network = networks()["multi-step"]
+    keys = list(network.state_dict())
+    adopted = sd.adopt(network, 3)
+    assert list(adopted.state_dict()) == keys
+    holder = nn.ModuleDict({"student": adopted})
+    state = {key: value + 1 for key, value in holder.state_dict().items()}
+    assert list(state) == [f"student.{key}" for key in keys]
+    holder.load_state_dict(state)
+    assert all(torch.equal(value, state[f"student.{key}"]) for key, value in network.state_dict().items())
+    other = sd.adopt(networks()["multi-step"], 3)
+    other.load_state_dict(network.state_dict())
+    assert all(torch.equal(value, state[f"student.{key}"]) for key, value in other.state_dict().items())
+    with pytest.raises(RuntimeError, match="Missing key"):
+        other.load_state_dict({key: value for key, value in network.state_dict().items() if key != keys[0]})
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        other.load_state_dict(network.state_dict() | {"strange": torch.zeros(1)})
+
+
 def test_what_cannot_be_adopted_is_refused():
     with pytest.raises(UserError, match="spikify"):
         sd.adopt(nn.Sequential(*layers()), 4)

@@ -189,3 +189,10 @@ def test_widths_scale(name):
         two = create_model(name, num_classes=10, in_channels=3, width=32)
     first = [next(m for m in network.modules() if isinstance(m, nn.Conv2d)).out_channels for network in (one, two)]
     assert first[1] == 2 * first[0]
+
+
+def test_what_enters_an_activation_that_overwrites_it():
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(inplace=True))
+    with torch.no_grad(), taps(network, {"stage1": "1"}, "before") as tap:
+        network(torch.linspace(-1, 1, 9).view(1, 1, 3, 3))
+        assert tap.take()["stage1"].min() < 0

@@ -103,6 +103,19 @@ def test_the_percentile_is_that_of_the_anns_activations(ann, digits):
     assert calibrate(twin, in_batches, 100.0) == found[100.0]
 
 
+def test_the_percentile_is_of_all_pixels_and_any_number_of_batches():
+    """128 images, 32 channels, 32x32: every 32nd value is of one column, here the only dark one."""
+    column = torch.ones(32, 32)
+    column[:, 0] = 0.1
+    images = torch.rand(128, 32, 32, 32, generator=torch.Generator().manual_seed(0)) * column
+    twin = sd.spikify(nn.Sequential(nn.ReLU(), nn.Flatten()), example_input=images[:1])
+    (found,) = calibrate(twin, images, 90.0).values()
+    assert found == pytest.approx(float(images[::8].quantile(0.9)), rel=0.01)
+    many = (images * (1 if number % 2 else 3) for number in range(40))  # more values than torch sorts at once
+    (found,) = calibrate(twin, many, 50.0).values()
+    assert found == pytest.approx(float(torch.cat([images[::16], 3 * images[::16]]).quantile(0.5)), rel=0.01)
+
+
 def test_spikes_stay_binary_and_weights_what_they_were(ann, digits):
     twin = sd.spikify(ann, 4, IF, example_input=digits[0][:1], calibration=[digits[0][:64]])
     layers = layers_of(twin)

@@ -52,6 +52,19 @@ def test_energy_stands_beside_the_ann_of_the_same_make(make_run, make_bill, tmp_
     assert "fc, takes spikes: 240 nJ" in shown
 
 
+def test_each_width_is_compared_with_its_own_ann(make_run, make_bill, tmp_path):
+    """A wide and a narrow network, each a third of its own ANN; the wide one's is ten times the narrow one's."""
+    for width, scale in ((16, 1.0), (64, 10.0)):
+        student = {"model": "2conv", "width": width}
+        twin = make_bill(960e3 * scale, None)
+        twin["total"]["macs"] *= scale
+        content = {"student": make_bill(320e3 * scale), "twin": twin, "teacher": None}
+        put(make_run("snn", 0, config={"student": student}, folder=f"w{width}"), "energy.json", content)
+    shown = section(page(tmp_path), "energy")
+    assert shown.count('<td class="num">1 / 3</td>') == 2
+    assert shown.count("ANN of the same make (") >= 2
+
+
 def test_robustness_has_a_chart_a_kind(make_run, tmp_path):
     for seed in (0, 1):
         curve = {"summary": "noise; strength: sigma", "accuracy": {"0": 97.0, "0.1": 90.0 + seed, "0.3": 60.0}}

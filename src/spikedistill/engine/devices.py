@@ -29,20 +29,32 @@ def cpu_has_bf16() -> bool:
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` to the best device at hand; other names as torch knows them.
+    """``auto`` to a GPU where CUDA has one, else the CPU; other names as torch knows them.
 
     Raises:
         UserError: no such device, or it is not at hand.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"no such device '{name}' (accepted: auto, cpu, cuda, cuda:N, mps)") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):  # Apple's has no float64, in which sums are kept
+        raise UserError(f"no such device '{name}' (accepted: auto, cpu, cuda, cuda:N)")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device '{name}' was asked for, but torch {torch.__version__} sees no CUDA device")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device '{name}' was asked for, but there are only cuda:0 to {torch.cuda.device_count() - 1}")
     return device
+
+
+def at_hand(name: str) -> torch.device:
+    """A device by name, or the best there is where that one is not: what a finished run was trained on binds nobody."""
+    try:
+        return resolve_device(name)
+    except UserError:
+        return resolve_device("auto")
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
@@ -55,7 +67,10 @@ def resolve_precision(name: str, device: torch.device) -> str:
         raise unknown("precision", name, PRECISIONS)
     if name != "auto":
         return name
-    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu" and cpu_has_bf16()
+    if device.type == "cuda":  # older GPUs emulate it, slower than float32
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and cpu_has_bf16()
     return "bf16" if native else "32"
 
 

@@ -127,15 +127,22 @@ class Trainer:
             self.weights.restore(self.optimizer, state["optimizer"])
             self.fabric.strategy.precision.load_state_dict(state.get("precision", {}))
             self.position = read_position(state["position"], self.settings.epochs, len(self.train))
-            torch.set_rng_state(state["rng"])
-            if state["rng_cuda"] and torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(state["rng_cuda"])
+            self._draw_on(state["rng"], state["rng_cuda"])
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
                 f"the checkpoints in '{folder}' are not of this run ({reason}); begin anew in another folder: out="
             ) from None
         return True
+
+    def _draw_on(self, cpu: Tensor, gpus: list[Tensor]) -> None:
+        """Random numbers go on where the checkpoint left them, which is the first process; others draw their own."""
+        if self.fabric.global_rank:
+            torch.manual_seed(int(cpu.long().sum()) * self.fabric.world_size + self.fabric.global_rank)
+            return
+        torch.set_rng_state(cpu)
+        for number, state in enumerate(gpus[: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(state, number)
 
     def fit(self) -> list[dict[str, float]]:
         """Trains from the present position to the last epoch; returns the epochs' metrics.

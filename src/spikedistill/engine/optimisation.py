@@ -43,7 +43,7 @@ class ScheduleSettings:
     Attributes:
         name: ``constant``, ``cosine``, ``multistep`` or ``onecycle``.
         warmup: epochs of linear warm-up from zero (before the schedule proper; for ``onecycle`` its rising part:
-            30 % of the run where 0).
+            30 % of the run where 0). A run that is no longer than its warm-up rises throughout.
         milestones: epochs at which ``multistep`` multiplies the rate by ``gamma``.
         gamma: that factor.
         min_lr: where ``cosine`` and ``onecycle`` end.
@@ -112,6 +112,8 @@ def _multistep(epoch: float, epochs: float, s: ScheduleSettings) -> float:
 def _onecycle(epoch: float, epochs: float, s: ScheduleSettings) -> float:
     # Linear up over the warm-up, or over 30 % of the run where none is given; linear down to the end.
     rise = s.warmup or 0.3 * epochs
+    if rise >= epochs:  # there is no way down, and the caller's ramp is the way up
+        return 1.0
     return min(epoch / rise, max(0.0, (epochs - epoch) / max(epochs - rise, 1e-9)))
 
 

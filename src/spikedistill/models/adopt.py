@@ -34,6 +34,8 @@ class Adopted(nn.Module):
         self._timesteps = checked_timesteps(timesteps)
         modes = {module.step_mode for module in _stateful(network) if hasattr(module, "step_mode")}
         self._sequences = modes == {"m"}  # SpikingJelly's multi-step mode: [T, B, ...] in, [T, B, ...] out
+        self.register_state_dict_post_hook(_own_keys)
+        self.register_load_state_dict_pre_hook(_inner_keys)
 
     @property
     def name(self) -> str:
@@ -70,14 +72,6 @@ class Adopted(nn.Module):
         for module in _stateful(self.network):
             _reset_of(module)()
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """The network's own."""
-        return self.network.state_dict(*args, **kwargs)
-
-    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """The network's own."""
-        return self.network.load_state_dict(state_dict, strict=strict, assign=assign)
-
 
 def adopt(network: nn.Module, timesteps: int) -> Adopted:
     """Makes a spiking network written in SpikingJelly or snnTorch a student.
@@ -104,6 +98,18 @@ def adopt(network: nn.Module, timesteps: int) -> Adopted:
             "all: spikingjelly.activation_based.functional.set_step_mode(network, 'm')"
         )
     return Adopted(network, timesteps)
+
+
+# Hooks, as they also hold where the network is a part of another module: a method, whose state a checkpoint has.
+def _own_keys(_module: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
+    inner = f"{prefix}network."
+    own = {key: state.pop(key) for key in list(state) if key.startswith(inner)}
+    state.update({prefix + key.removeprefix(inner): value for key, value in own.items()})
+
+
+def _inner_keys(_module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    own = {key: state.pop(key) for key in list(state) if key.startswith(prefix)}
+    state.update({f"{prefix}network.{key.removeprefix(prefix)}": value for key, value in own.items()})
 
 
 def _stateful(network: nn.Module) -> list[nn.Module]:

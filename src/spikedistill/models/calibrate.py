@@ -18,6 +18,7 @@ from spikedistill.errors import UserError
 from spikedistill.models.folded import TwinSpike
 
 SAMPLES = 2**17
+LARGEST = 2**22  # torch.quantile takes at most 2**24 values
 """Activations a layer and batch that are looked at; more change a percentile by less than a threshold matters."""
 PERCENTILE, START = 99.5, 0.5
 
@@ -54,7 +55,7 @@ def calibrate(
     activations = _activations(network.to_ann().eval(), list(spikes), batches)  # pyright: ignore
     thresholds = {}
     for path, spike in spikes.items():
-        values = torch.cat(activations[path])
+        values = activations[path]
         threshold = float(torch.quantile(values, percentile / 100.0)) or float(values.max())
         if threshold > 0.0:
             place = next(iter([*network.parameters(), *network.buffers()]), values)
@@ -64,14 +65,36 @@ def calibrate(
     return thresholds
 
 
-def _activations(ann: nn.Module, paths: list[str], batches: Any) -> dict[str, list[Tensor]]:
+class _Sample:
+    """Values drawn evenly from all that it is given, however many those are.
+
+    Drawn at random: a stride would meet the same few columns of every map.
+    """
+
+    def __init__(self) -> None:
+        self.random = torch.Generator().manual_seed(0)
+        self.kept: list[Tensor] = []
+        self.thinned = 1
+
+    def add(self, values: Tensor) -> None:
+        """Takes up to ``SAMPLES`` of a batch's values; where too many have come together, half of all from then on."""
+        wanted = min(values.numel(), SAMPLES) // self.thinned
+        if wanted < values.numel():
+            values = values[torch.randint(values.numel(), (wanted,), generator=self.random).to(values.device)]
+        self.kept.append(values.clamp(min=0.0).cpu())
+        if sum(map(len, self.kept)) > LARGEST:
+            together = torch.cat(self.kept)
+            self.kept = [together[torch.randperm(len(together), generator=self.random)[: len(together) // 2]]]
+            self.thinned *= 2
+
+
+def _activations(ann: nn.Module, paths: list[str], batches: Any) -> dict[str, Tensor]:
     """Samples of the ANN's activations, float32 on the CPU, by path."""
-    found: dict[str, list[Tensor]] = {path: [] for path in paths}
+    found = {path: _Sample() for path in paths}
 
     def keep(path: str) -> Any:
         def record(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            values = output.float().flatten()
-            found[path].append(values[:: max(1, values.numel() // SAMPLES)].clamp(min=0.0).cpu())
+            found[path].add(output.float().flatten())
 
         return record
 
@@ -84,6 +107,6 @@ def _activations(ann: nn.Module, paths: list[str], batches: Any) -> dict[str, li
     finally:
         for handle in handles:
             handle.remove()
-    if not all(found.values()):
+    if not all(sample.kept for sample in found.values()):
         raise UserError("calibration needs at least one batch of images")
-    return found
+    return {path: torch.cat(sample.kept) for path, sample in found.items()}

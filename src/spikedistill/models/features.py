@@ -49,8 +49,8 @@ class Taps:
 
     def _before(self, name: str, tapped: nn.Module) -> Callable[..., None]:
         def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if module is tapped:
-                self.values[name] = inputs[0]
+            if module is tapped:  # what an activation overwrites is not what came to it
+                self.values[name] = inputs[0].clone() if getattr(module, "inplace", False) else inputs[0]
 
         return record
 

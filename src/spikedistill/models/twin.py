@@ -257,6 +257,14 @@ def _check(network: nn.Module, example: Tensor) -> None:
         raise UserError("example_input must be a batch of images, a tensor [B, ...]")
 
 
+def _seed(rows: Tensor) -> None:
+    """Seeds the generators that a caller has forked; ``torch.manual_seed`` would seed every GPU."""
+    torch.default_generator.manual_seed(0)
+    if rows.is_cuda:
+        with torch.cuda.device(rows.device):
+            torch.cuda.manual_seed(0)
+
+
 @torch.no_grad()
 def _compare(network: nn.Module, ann: Twin, rows: Tensor) -> None:
     """Refuses a network that the trace does not reproduce; ``network`` is in evaluation mode and changed by this."""
@@ -270,7 +278,7 @@ def _compare(network: nn.Module, ann: Twin, rows: Tensor) -> None:
         )
     answers = []
     for each in (network.train(), ann.train()):
-        torch.manual_seed(0)
+        _seed(rows)
         answers.append(each(rows))
     if not isinstance(answers[0], Tensor) or not close(answers[1], answers[0], 1e-3):
         raise refusal(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -37,11 +37,12 @@ class Bill:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the table and a bar of the chart: a network with its bills, one a run."""
+    """A line of the table and a bar of the chart: a network with its bills, one a run, and those of its ANNs."""
 
     name: str
     colour: str
     bills: list[Bill]
+    twins: list[Bill] = field(default_factory=list)
 
     def mean(self, key: str) -> float:
         """Of one of a bill's figures, over the runs."""
@@ -81,20 +82,25 @@ def energies(report: Report) -> Part | None:
 def _lines(block: Block) -> list[Line]:
     """Each row that was measured, then the ANN of the same architecture and the teachers."""
     lines: list[Line] = []
-    others: dict[str, Bill] = {}
+    others: dict[str, dict[float, tuple[Bill, str]]] = {}
     for row, name, colour in zip(block.table.rows, block.names, block.colours, strict=True):
         found = [run for run in row.group.runs if ENERGY in run.measured]
         bills = [bill for bill in (_bill(run, "student") for run in found) if bill]
         if bills:
-            lines.append(Line(name, colour, bills))
+            lines.append(Line(name, colour, bills, [bill for bill in (_bill(run, "twin") for run in found) if bill]))
         for run in found:
             named = run.config.get("teacher")
             teacher = f"teacher {named.get('model') or '' if isinstance(named, dict) else ''}".strip()
             for label, whose in ((TWIN, "twin"), (teacher, "teacher")):
                 bill = _bill(run, whose)
                 if bill:
-                    others.setdefault(label, bill)
-    return lines + [Line(name, "c0", [bill]) for name, bill in others.items()]
+                    others.setdefault(label, {}).setdefault(bill.macs, (bill, name))
+    # Rows of different width have different ANNs: these are then named after the first row that each belongs to.
+    return lines + [
+        Line(label if len(bills) == 1 else f"{label} ({whose})", "c0", [bill])
+        for label, bills in others.items()
+        for bill, whose in bills.values()
+    ]
 
 
 def _bill(run: Run, whose: str) -> Bill | None:
@@ -129,7 +135,6 @@ def _positive(value: Any) -> float:
 
 
 def _table(lines: Sequence[Line]) -> str:
-    twin = next((line for line in lines if line.name == TWIN), None)
     heads = ("network", "T", "SynOps", "firing %", "computation", "moving data", "computation against the ANN")
     head = "".join(
         f'<th scope="col"{" class=num" if index else ""}>{escape(text)}</th>' for index, text in enumerate(heads)
@@ -139,8 +144,9 @@ def _table(lines: Sequence[Line]) -> str:
         first = line.bills[0]
         rates = spread(bill.firing_rate for bill in line.bills)
         computation = spread(bill.computation for bill in line.bills)
-        both = (twin.mean("computation"), line.mean("computation")) if twin and first.timesteps else (0.0, 0.0)
-        ratio = both[0] / both[1] if all(both) else None
+        own = line.mean("computation")
+        twin = sum(bill.computation for bill in line.twins) / max(len(line.twins), 1)
+        ratio = twin / own if twin and own else None
         cells = (
             str(first.timesteps or EMPTY),
             count(line.mean("synops")) if first.timesteps else EMPTY,

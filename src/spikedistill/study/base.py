@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from spikedistill.report.runs import read_run
 from spikedistill.report.table import EMPTY
+from spikedistill.runfolder import read_json
 from spikedistill.sweep import Planned
 
 if TYPE_CHECKING:
@@ -52,6 +53,20 @@ class Done:
     def accuracy(self) -> float:
         """Of the last epoch on the test images, in percent."""
         return float(self.summary["student_accuracy"])
+
+    def measured(self, name: str, images: int | None, part: str | None = None) -> dict[str, Any] | None:
+        """What a file of the run folder says, if it was measured as it is wanted: with T as trained, on these images.
+
+        Args:
+            name: the file.
+            images: how many test images are wanted; None for all.
+            part: the section that says what was measured; None for the file itself.
+        """
+        file, there = self.folder / name, int(self.summary["test_images"])
+        content = read_json(file) if file.is_file() else {}
+        told = content.get(part) or {} if part else content
+        wanted = (min(images or there, there), self.summary["timesteps"])
+        return content if (told.get("images"), told.get("timesteps")) == wanted else None
 
 
 @dataclass(frozen=True)

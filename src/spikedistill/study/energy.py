@@ -14,9 +14,8 @@ import torch
 
 from spikedistill.energyrun import ENERGY, IMAGES, TWIN, energy_of_run
 from spikedistill.evaluation.energy import energy as energy_of
-from spikedistill.evaluation.prices import PRICES
+from spikedistill.evaluation.prices import DEFAULT_PRICES, PRICES
 from spikedistill.models.registry import MODELS, options_of
-from spikedistill.runfolder import read_json
 from spikedistill.study.base import Done, Finding, Picture, Table, Value, by_label
 from spikedistill.study.draw import COLOURS, panels
 from spikedistill.sweep import Planned
@@ -55,11 +54,11 @@ def energy(runs: list[Done], planned: list[Planned], options: Mapping[str, Any])
 
 
 def measured(run: Done, images: int) -> dict[str, Any]:
-    """A run's ``energy.json``; measured where it is not there yet."""
-    file = run.folder / ENERGY
-    if not file.is_file():
-        energy_of_run(run.folder, images=images)
-    return read_json(file)
+    """A run's ``energy.json``; measured where it is not there yet, or was by other constants or on other images."""
+    known = run.measured(ENERGY, images, "student")
+    if known is not None and known["student"]["prices"]["source"] == PRICES[DEFAULT_PRICES].source:
+        return known
+    return energy_of_run(run.folder, images=images)
 
 
 def _measured(names: Mapping[str, str], bills: Bills, planned: list[Planned], done: Mapping[str, list[Done]]) -> Table:

@@ -65,11 +65,12 @@ def latency(runs: list[Done], planned: list[Planned], options: Mapping[str, Any]
 
 
 def measured(run: Done, images: int | None) -> dict[str, Any]:
-    """A run's ``latency.json``; measured where it is not there yet."""
-    file = run.folder / LATENCY
-    if not file.is_file():
+    """A run's ``latency.json``; measured where it is not there yet, or was with another T or on other images."""
+    known = run.measured(LATENCY, images)
+    if known is None:
         latency_of(open_run(run.folder, images=images))
-    return read_json(file)
+        known = read_json(run.folder / LATENCY)
+    return known
 
 
 def _cheapest(content: Mapping[str, Any], allowed: float) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from spikedistill.evaluate import ROBUSTNESS, noise_curves, open_run
 from spikedistill.evaluation.robustness import NOISES
-from spikedistill.runfolder import read_json
 from spikedistill.study.base import Done, Finding, Picture, Table, Value, by_label
 from spikedistill.study.draw import COLOURS, MARKS, panels
 from spikedistill.sweep import Planned
@@ -50,7 +49,7 @@ def noise(runs: list[Done], planned: list[Planned], options: Mapping[str, Any]) 
 
 def measured(run: Done, kind: str, strengths: Sequence[float], images: int | None) -> dict[float, float]:
     """A run's accuracy by strength; measured where its folder does not say it yet."""
-    known = read_json(run.folder / ROBUSTNESS) if (run.folder / ROBUSTNESS).is_file() else {}
+    known = run.measured(ROBUSTNESS, images) or {}
     curve = known.get("curves", {}).get(kind, {}).get("accuracy", {})
     wanted = {f"{strength:g}": strength for strength in [0.0, *strengths]}
     if not wanted.keys() <= curve.keys():
