@@ -1,5 +1,6 @@
 """Campaigns: what is made in which order, where it goes on, and what stands on the page."""
 
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from spikedistill.campaign import run_campaign
 from spikedistill.errors import UserError
 from spikedistill.recipe import parse
+from spikedistill.recipebook import read_recipe
 from spikedistill.results import GENERATED, write_page
 from spikedistill.runfolder import read_json
 from spikedistill.runlist import plan, read_run_list
@@ -53,7 +55,7 @@ def test_it_runs_records_and_says_what_is_left(file, tmp_path):
     said: list[str] = []
     # A run that cannot be made does not keep the others from being made.
     tiny = ", ".join(setting.replace("=", ": ") for setting in TINY)
-    tet = "  - {recipe: digits-2conv-tet, set: {data.path: /no/such/folder}, seeds: [0]}\n"
+    tet = '  - {recipe: digits-2conv-tet, set: {data.path: /no/such/folder, data.augment: ["shift:1"]}, seeds: [0]}\n'
     file.write_text(f"set: {{{tiny}}}{LIST}{tet}")
     troubles = run_campaign(file, out=out, results=results, say=said.append)
     assert len(troubles) == 1 and "/no/such/folder" in troubles[0] and "digits-2conv-tet-seed0" in troubles[0]
@@ -70,6 +72,10 @@ def test_it_runs_records_and_says_what_is_left(file, tmp_path):
     assert "| 2 |" in row
     pending = [line for line in page.splitlines() if "spikedistill train" in line]
     assert len(pending) == 1 and "digits-2conv-tet" in pending[0] and "| tet |" in pending[0]
+    command = shlex.split(pending[0].split("`")[1])  # as a shell reads it, it is the run of the list
+    assert command[:2] == ["spikedistill", "train"]
+    alone, listed = read_recipe(command[2], command[3:]), plan(read_run_list(file), out, [])[2].recipe
+    assert alone.model_copy(update={"out": listed.out}) == listed and alone.out == "runs/worth/digits-2conv-tet-seed0"
     assert "What a teacher is worth" in (results / "worth.md").read_text()
 
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/student.safetensors")}
@@ -136,7 +142,6 @@ def test_a_run_that_has_no_memory_keeps_no_other_from_being_made(file, tmp_path,
 def test_where_a_run_was_computed_is_not_what_its_recipe_says(tmp_path):
     """As on a machine with several GPUs, where runs of ``device: auto`` are dealt out."""
     from spikedistill.evaluate import open_run
-    from spikedistill.recipebook import read_recipe
     from spikedistill.run import train
 
     recipe = read_recipe("digits-2conv-snn", [*TINY, "device=cuda:7", f"out={tmp_path / 'run'}"])

@@ -13,6 +13,7 @@ A folder of results holds::
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from spikedistill.report.experiment import as_written
 from spikedistill.report.table import EMPTY, percent
 from spikedistill.resuming import check_same_run
 from spikedistill.runfolder import read_json, write_json
-from spikedistill.runlist import Planned, RunList, plan, read_run_list
+from spikedistill.runlist import Planned, RunList, Setting, folder_name, plan, read_run_list
 from spikedistill.study.render import to_markdown as experiment_markdown
 
 CAMPAIGNS, EXPERIMENTS, RECORDS, PAGE = "campaigns", "experiments", "runs", "README.md"
@@ -137,13 +138,18 @@ def _campaign(runs: RunList, file: Path, results: Path) -> str:
         parts.append(to_markdown(find_runs([records])).strip())
     if missing:
         parts.append(f"Still to run ({len(missing)} of {len(planned)} runs):")
-        parts.append(_pending(missing))
+        parts.append(_pending(runs, missing, Path("runs") / file.stem))
     parts.append(f"Made by `spikedistill campaign {results.name}/{CAMPAIGNS}/{file.name} --results {results.name}`.")
     return "\n\n".join(parts) + "\n"
 
 
-def _pending(missing: Iterable[Planned]) -> str:
-    """A row for each entry that has runs missing: its command and what it costs."""
+def _setting(key: str, value: Setting) -> str:
+    """As one writes it in a shell."""
+    return shlex.quote(f"{key}={value if isinstance(value, str) else json.dumps(value)}")
+
+
+def _pending(runs: RunList, missing: Iterable[Planned], place: Path) -> str:
+    """A row for each entry that has runs missing: its command, in the folder that the campaign uses, and its cost."""
     seeds: dict[str, list[int]] = {}
     first: dict[str, Planned] = {}
     for run in missing:
@@ -155,7 +161,13 @@ def _pending(missing: Iterable[Planned]) -> str:
     ]
     for name, run in first.items():
         recipe = run.recipe
-        settings = " ".join(f"{key}={json.dumps(value)}" for key, value in run.entry.set.items())
+        settings = [
+            _setting(key, value) for key, value in (runs.set | run.entry.set).items() if "published." not in key
+        ]
+        settings += [f"seed={run.seed}", f"out={place / run.name}"]
+        if run.entry.teacher is not None:
+            settings.append(f"teacher.path={place / folder_name(run.entry.teacher, run.seed)}")
+        command = " ".join(["spikedistill train", run.entry.recipe, *settings])
         cells = (
             recipe.data.name,
             recipe.student.model if recipe.student else EMPTY,
@@ -163,7 +175,7 @@ def _pending(missing: Iterable[Planned]) -> str:
             str(recipe.timesteps) if recipe.spiking_student() else EMPTY,
             percent(recipe.published.figure if recipe.published else None),
             " ".join(map(str, seeds[name])),
-            f"`spikedistill train {run.entry.recipe}{' ' + settings if settings else ''} seed={seeds[name][0]}`",
+            f"`{command}`",
             run.entry.estimate or EMPTY,
         )
         lines.append("| " + " | ".join(cells) + " |")

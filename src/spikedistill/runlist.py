@@ -116,6 +116,11 @@ def parse_run_list(content: Any, source: str) -> RunList:
     return runs
 
 
+def folder_name(label: str, seed: int) -> str:
+    """The name of the run folder of an entry and a seed."""
+    return f"{label}-seed{seed}"
+
+
 def plan(runs: RunList, out: Path, overrides: list[str], smoke: bool = False) -> list[Planned]:
     """The runs in the order in which they are made.
 
@@ -170,11 +175,11 @@ def choose_seeds(overrides: Iterable[str]) -> tuple[list[int] | None, list[str]]
 
 def _recipe(runs: RunList, entry: Entry, seed: int, out: Path, overrides: list[str], smoke: bool) -> Recipe:
     settings = [f"{key}={json.dumps(value)}" for key, value in (runs.set | entry.set).items()]
-    folder = f"out={json.dumps(str(out / f'{entry.name}-seed{seed}'))}"
+    folder = f"out={json.dumps(str(out / folder_name(entry.name, seed)))}"
     recipe = read_recipe(entry.recipe, [*settings, *overrides, f"seed={seed}", folder])
     recipe = smoke_size(recipe) if smoke else recipe
     if entry.teacher is not None:
         if recipe.teacher is None:
             raise UserError(f"entry '{entry.name}' names a teacher, but its recipe has no section 'teacher'")
-        recipe.teacher.path = str(out / f"{entry.teacher}-seed{seed}")
+        recipe.teacher.path = str(out / folder_name(entry.teacher, seed))
     return recipe

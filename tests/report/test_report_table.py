@@ -161,6 +161,17 @@ def test_what_was_published_beside_the_figure_is_told(make_run, tmp_path):
     assert "Published: SAKD (there: plain SNN 94.33, teacher 95.60)." in to_markdown(find_runs(tmp_path / "runs"))
 
 
+def test_what_was_published_beside_several_figures_is_told_apart(make_run, tmp_path):
+    for data, baseline in (("mnist", 95.04), ("mnist-rotated", 94.43)):
+        published = {"figure": 96.0, "source": "KDSNN table 2", "baseline": baseline}
+        make_run("snn", dataset=data, summary={"published": published | {"baseline": None}})
+        make_run("kdsnn-response", dataset=data, summary={"published": published})
+    assert (
+        "\nPublished: KDSNN table 2 (there mnist: plain SNN 95.04; mnist-rotated: plain SNN 94.43).\n"
+        in to_markdown(find_runs(tmp_path / "runs"))
+    )
+
+
 def test_the_terminal_table_fits_80_columns(compared):
     out = io.StringIO()
     print_table(compared, Console(file=out, width=80))

@@ -191,14 +191,32 @@ def _remarks(rows: Sequence[Row], notes: Sequence[str]) -> list[str]:
         if row.accuracy:
             shared.setdefault(provenance([row]), []).append(row.group.label)
     lines = [f"{'All rows' if len(shared) == 1 else ', '.join(labels)}: {told}" for told, labels in shared.items()]
-    sources = dict.fromkeys(_source(row.published) for row in rows if row.published and row.published.source)
+    sources = _sources(rows)
     return lines + ([f"Published: {'; '.join(sources)}"] if sources else []) + list(notes)
 
 
-def _source(published: Published) -> str:
-    beside = {"plain SNN": published.baseline, "teacher": published.teacher}
-    told = ", ".join(f"{name} {value:.2f}" for name, value in beside.items() if value is not None)
-    return published.source + (f" (there: {told})" if told else "")
+def _sources(rows: Sequence[Row]) -> list[str]:
+    """Where the published figures stand, and what stands beside them there: of what, where that is not the same."""
+    places: dict[str, dict[str, list[str]]] = {}
+    kinds = (lambda group: group.dataset, lambda group: group.model, lambda group: group.label)
+    tells_apart = next((kind for kind in kinds if len({kind(row.group) for row in rows}) > 1), kinds[-1])
+    for row in rows:
+        if row.published and row.published.source:
+            beside = places.setdefault(row.published.source, {})
+            if told := _beside(row.published):
+                beside.setdefault(told, []).append(tells_apart(row.group))
+    return [f"{source} ({_there(beside)})" if beside else source for source, beside in places.items()]
+
+
+def _there(beside: dict[str, list[str]]) -> str:
+    if len(beside) == 1:
+        return f"there: {next(iter(beside))}"
+    return "there " + "; ".join(f"{', '.join(dict.fromkeys(where))}: {told}" for told, where in beside.items())
+
+
+def _beside(published: Published) -> str:
+    values = {"plain SNN": published.baseline, "teacher": published.teacher}
+    return ", ".join(f"{name} {value:.2f}" for name, value in values.items() if value is not None)
 
 
 def to_markdown(compared: Table | Iterable[Run]) -> str:
