@@ -84,3 +84,28 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
         learning_rate(0.0, 1, 1.0, ScheduleSettings("cosin"))
     with pytest.raises(UserError, match=r"optimizer\.lr must be positive"):
         make_optimizer(nn.Linear(1, 1), OptimizerSettings(lr=0.0))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_takes_torchs_plain_steps(name: str) -> None:
+    """What runs fused on a CPU against torch's loop over the parameters, in float64."""
+    settings = OptimizerSettings(name, lr=0.05, momentum=0.8, nesterov=True, betas=(0.8, 0.95), weight_decay=0.1)
+    start = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    ours, theirs = nn.Linear(5, 7, bias=False), nn.Linear(5, 7, bias=False).double()
+    for module in (ours, theirs):
+        module.weight.data.copy_(start)
+    plain = {
+        "sgd": lambda: torch.optim.SGD(
+            theirs.parameters(), 0.05, momentum=0.8, nesterov=True, weight_decay=0.1, foreach=False
+        ),
+        "adam": lambda: torch.optim.Adam(theirs.parameters(), 0.05, (0.8, 0.95), weight_decay=0.1, foreach=False),
+        "adamw": lambda: torch.optim.AdamW(theirs.parameters(), 0.05, (0.8, 0.95), weight_decay=0.1, foreach=False),
+    }
+    optimizers = make_optimizer(ours, settings), plain[name]()
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(10):
+        grad = torch.randn(7, 5, generator=generator)
+        for module, optimizer in zip((ours, theirs), optimizers, strict=True):
+            module.weight.grad = grad.to(module.weight.dtype)
+            optimizer.step()
+    torch.testing.assert_close(ours.weight.double(), theirs.weight, rtol=1e-5, atol=1e-6)

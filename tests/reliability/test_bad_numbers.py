@@ -15,6 +15,7 @@ from spikedistill.engine import OptimizerSettings, ScheduleSettings, Trainer, Tr
 from spikedistill.engine.activity import Activity, unvarying_layers
 from spikedistill.engine.checkpoint import latest_checkpoint
 from spikedistill.engine.devices import make_fabric
+from spikedistill.engine.finite import largest
 from spikedistill.engine.progress import Reporter
 from spikedistill.errors import TrainingFailed
 from spikedistill.methods.base import NO_TEACHER, Method, Progress
@@ -275,3 +276,14 @@ def _rates(folder: Path) -> dict[str, float]:
     import json
 
     return json.loads((folder / "evaluation.json").read_text())["firing_rate"]
+
+
+@pytest.mark.parametrize("bad", [None, math.nan, math.inf, -math.inf])
+def test_the_largest_gradient_is_the_maximum_norm(bad: float | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    grads = [torch.randn(size, generator=generator) for size in ((3, 5), (0,), (64, 7, 3))]
+    grads[1] = grads[1].to(torch.bfloat16)
+    if bad is not None:
+        grads[2].view(-1)[17] = bad
+    expected = torch.stack([g.float().norm(math.inf) if g.numel() else torch.zeros(()) for g in grads])
+    torch.testing.assert_close(largest(grads), expected, rtol=0, atol=0, equal_nan=True)

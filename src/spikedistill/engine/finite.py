@@ -9,7 +9,7 @@ wait.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,15 +112,12 @@ class Watch:
             What was not finite in this step (where it waits) or in the one before it.
         """
         names = [f"loss term '{name}'" for name in losses]
-        values = [loss.detach().float() for loss in losses.values()]
+        values = torch.stack([loss.detach().float() for loss in losses.values()])
         owned = [(name, own_part(p.grad)) for name, p in self.method.named_parameters() if p.grad is not None]
         if update and self.gradients and owned:
             names += [f"the gradient of '{plain(name)}'" for name, _ in owned]
-            # The largest absolute value: unlike a sum of squares it is infinite only where an element is.
-            held = [grad if grad.numel() else grad.new_zeros(1) for _, grad in owned]
-            norms = torch._foreach_norm(held, math.inf)  # pyright: ignore[reportPrivateImportUsage]
-            values += [value.float() for value in norms]
-        verdict = self._sent(tuple(names), self.known_to_all(torch.stack(values)), epoch, batch, inputs)
+            values = torch.cat([values, largest([grad for _, grad in owned])])
+        verdict = self._sent(tuple(names), self.known_to_all(values), epoch, batch, inputs)
         if self.waits:
             return verdict.read()
         before, self.pending = self.pending, verdict
@@ -158,6 +155,19 @@ class Watch:
         arrived = torch.cuda.Event()
         arrived.record()
         return _Verdict(names, copy, arrived, epoch, batch, inputs)
+
+
+def largest(tensors: list[Tensor]) -> Tensor:
+    """The largest absolute value of each: unlike a sum of squares it is infinite only where an element is."""
+    held = [x if x.numel() else x.new_zeros(1) for x in tensors]
+    if held[0].device.type == "cpu":  # where torch's maximum norm takes fifteen times as long as this
+        least, most = zip(*(torch.aminmax(x) for x in held), strict=True)
+        return torch.maximum(_stacked(most), -_stacked(least))
+    return _stacked(torch._foreach_norm(held, math.inf))  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _stacked(numbers: Iterable[Tensor]) -> Tensor:
+    return torch.stack([x.float() for x in numbers])
 
 
 def _finite(value: Tensor) -> bool:

@@ -25,16 +25,13 @@ def at_steps(x: Tensor, timesteps: int) -> list[Tensor]:
     return [x[t if x.shape[0] > 1 else 0] for t in range(timesteps)]
 
 
-def charge(
-    currents: list[Tensor], decay: float | Tensor, dynamics: Dynamics, spikes: list[Tensor] | None = None
-) -> tuple[list[Tensor], list[Tensor]]:
+def charge(currents: list[Tensor], decay: float | Tensor, dynamics: Dynamics) -> tuple[list[Tensor], list[Tensor]]:
     """The recurrence: T membrane potentials before the spike, and T spikes, both at the membrane's precision.
 
     Args:
         currents: T tensors.
         decay: a number, or a tensor that broadcasts with them.
         dynamics: threshold, reset, comparison, surrogate.
-        spikes: the spikes, where they are known already.
     """
     potentials: list[Tensor] = []
     fired: list[Tensor] = []
@@ -43,7 +40,7 @@ def charge(
         if t:
             h = decay * reset(potentials[-1], fired[-1], dynamics) + h
         potentials.append(h)
-        fired.append(crosses(h - dynamics.threshold, dynamics.strict) if spikes is None else spikes[t])
+        fired.append(crosses(h - dynamics.threshold, dynamics.strict))
     return potentials, fired
 
 

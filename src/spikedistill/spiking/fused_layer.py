@@ -8,6 +8,7 @@ bfloat16 the current is not rounded once more, as it is between separate layers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,9 +25,12 @@ from spikedistill.spiking.layer_kernels import (
     forward,
     history,
     pool,
+    winners,
 )
 from spikedistill.spiking.recurrence import Dynamics
 
+VECTOR = 32  # numbers, in bfloat16
+ROW = 256  # numbers that a kernel's loop over channels should have to run over
 INLINE_STEPS = 4  # beyond, compiling a kernel without intermediate results takes minutes
 
 
@@ -115,7 +119,7 @@ class _Layer(torch.autograd.Function):
         plan = Plan(setting.dynamics, setting.timesteps, tuple(norm is not None for norm in norms), number, dtype)
         ctx.setting, ctx.norms, ctx.plan = setting, norms, plan
         ctx.packed = [None if b is None else (b.shape, b.strides, b.dtype) for b in bits]
-        tensors = _tensors(flat, norms, decay, plan, setting)
+        tensors = _tensors(flat, norms, decay, plan, setting, _abreast(values[0], setting))
         kept = list(flat)
         for i, b in enumerate(bits):
             kept[5 * i] = kept[5 * i] if b is None else b.packed
@@ -139,13 +143,16 @@ class _Layer(torch.autograd.Function):
         for i, was in enumerate(ctx.packed):
             if was is not None:
                 flat[5 * i] = unpack(Bits(flat[5 * i], *was))
-        tensors = _tensors(flat, ctx.norms, plan.decay if decay is None else decay, plan, setting)
+        side = _abreast(flat[0], setting)
+        tensors = _tensors(flat, ctx.norms, plan.decay if decay is None else decay, plan, setting, side)
         if windows is None:
-            tensors.append(_steps(grad, plan.timesteps))
+            tensors.append(_steps(grad, plan.timesteps, side))
             grad_x, grad_decay = compiling.call(backward, tensors, {"plan": plan})
         else:
+            won = compiling.call(winners, [windows], {})
+            assert isinstance(won, Tensor)
             tensors = [_windows(t, windows.shape) for t in tensors]
-            tensors += [windows, _steps(grad, plan.timesteps).view(plan.timesteps, -1, *windows.shape[2::2])]
+            tensors += [won.unflatten(0, (2, 2)), _steps(grad, plan.timesteps).view(plan.timesteps, *won.shape[1:])]
             inline = plan.timesteps <= INLINE_STEPS
             grad_x, grad_decay = compiling.call(backward_pooled, tensors, {"plan": plan}, inline=inline)
         assert isinstance(grad_x, Tensor)
@@ -154,7 +161,7 @@ class _Layer(torch.autograd.Function):
         for i, norm in enumerate(ctx.norms):
             grads += [*_through(grad_x, norm, flat[5 * i : 5 * i + 5], ctx.needs_input_grad[4 + 5 * i :]), None, None]
         if decay is not None and grad_decay is not None:
-            grad_decay = grad_decay.reshape(-1, grad_decay.shape[-1]).sum(0)
+            grad_decay = grad_decay.reshape(-1, grad_x.shape[1]).sum(0)
             grad_decay = (grad_decay.sum() if decay.numel() == 1 else grad_decay).reshape(decay.shape).to(decay.dtype)
         return None, None, None, grad_decay, *grads
 
@@ -169,25 +176,45 @@ def _through(grad: Tensor, norm: tuple[float, bool] | None, term: Sequence[Tenso
     return torch.ops.aten.native_batch_norm_backward(grad, value, weight, *used, of_batch, eps, list(needed[:3]))
 
 
-def _tensors(flat: Sequence[Tensor], norms, decay: float | Tensor, plan: Plan, setting: Setting) -> list[Tensor]:
-    """The kernels' tensors: each term with its mean, scale and shift, and a decay that is a tensor."""
+def _abreast(value: Tensor, setting: Setting) -> int:
+    """How many pixels a kernel reads as one, so that vectors are full where channels are few.
+
+    A kernel's inner loop runs over the channels of one pixel: with 8 of them it takes four times as long as it must on
+    a CPU. A power of two that divides the pixels of a step; 1 where channels fill vectors, or are pooled (pixels must
+    stay apart).
+    """
+    channels = value.shape[1]
+    if setting.pooled or value.device.type != "cpu" or channels % VECTOR == 0 or channels > ROW:
+        return 1
+    pixels = value.numel() // channels // (1 if setting.constant else setting.timesteps)
+    return math.gcd(pixels, 2 ** int(math.log2(ROW / channels)))
+
+
+def _tensors(
+    flat: Sequence[Tensor], norms, decay: float | Tensor, plan: Plan, setting: Setting, side: int
+) -> list[Tensor]:
+    """The kernels' tensors: each term with its mean, scale and shift, and a decay that is a tensor.
+
+    ``side`` pixels are read as one, for which what is per channel is repeated.
+    """
     tensors: list[Tensor] = []
     for i, norm in enumerate(norms):
         value, weight, bias, mean, variance = flat[5 * i : 5 * i + 5]
-        tensors.append(_steps(value, 1 if setting.constant else plan.timesteps))
+        tensors.append(_steps(value, 1 if setting.constant else plan.timesteps, side))
         if norm is not None:
-            tensors += [mean, weight.detach() * torch.rsqrt(variance + norm[0]), bias.detach()]
+            scale = weight.detach() * torch.rsqrt(variance + norm[0])
+            tensors += [x.repeat(side) if side > 1 else x for x in (mean, scale, bias.detach())]
     if isinstance(decay, Tensor):
-        tensors.append(decay.detach().reshape(() if decay.numel() == 1 else (-1,)))
+        tensors.append(decay.detach().reshape(()) if decay.numel() == 1 else decay.detach().reshape(-1).repeat(side))
     return tensors
 
 
-def _steps(folded: Tensor, steps: int) -> Tensor:
-    """``[steps * B, C, ...]`` to ``[steps, B * ..., C]``: a view if the tensor is channels-last."""
+def _steps(folded: Tensor, steps: int, side: int = 1) -> Tensor:
+    """``[steps * B, C, ...]`` to ``[steps, B * ... / side, side * C]``: a view if the tensor is channels-last."""
     folded = folded.detach()
     if folded.dim() == 4:
         folded = folded.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
-    return folded.contiguous().view(steps, -1, folded.shape[-1])
+    return folded.contiguous().view(steps, -1, side * folded.shape[-1])
 
 
 def _folded(x: Tensor | tuple, shape: Sequence[int]) -> Tensor:

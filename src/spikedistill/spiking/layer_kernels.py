@@ -79,27 +79,31 @@ def pool(windows: Tensor, *, plan: Plan) -> Tensor:
     return torch.stack([_spike(fired, t).to(plan.dtype) for t in range(plan.timesteps)])
 
 
-def backward_pooled(*tensors: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None]:
-    """As ``backward``, for terms ``[T, A, 2, W, 2, C]`` and, after the decay, their histories and the pooled gradient.
+def winners(windows: Tensor) -> Tensor:
+    """Histories ``[A, 2, W, 2, C]`` to bytes ``[4, A, W, C]``: bit t where a window's gradient of step t goes.
 
-    A window's gradient goes to its first spike in reading order, or to its first element, as in ``nn.MaxPool2d``.
+    That is to its first spike in reading order, or to its first element, as in ``nn.MaxPool2d``.
     """
-    *terms, windows, grad = tensors
+    first, second, third, fourth = _corners(windows)
+    two = first | second
+    three = two | third
+    return torch.stack([first | ~(three | fourth), second & ~first, third & ~two, fourth & ~three])
+
+
+def backward_pooled(*tensors: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None]:
+    """As ``backward``, for terms ``[T, A, 2, W, 2, C]`` and, after the decay, their winners and the pooled gradient.
+
+    Winners are ``[2, 2, A, W, C]``, the gradient ``[T, A, W, C]``.
+    """
+    *terms, won, grad = tensors
     currents, decay = _read(terms, plan)
-    past = windows.to(torch.int32)
-    spikes = [_spike(past, t).to(currents[0].dtype) for t in range(plan.timesteps)]
-    potentials = charge(currents, decay, plan.dynamics, spikes)[0]
-    first, second, third, fourth = (corner[:, None, :, None].to(torch.int32) for corner in _corners(windows))
-    wins = (
-        first | ~(second | third | fourth),
-        second & ~first,
-        third & ~(first | second),
-        fourth & ~(first | second | third),
-    )
-    two = torch.arange(2, device=grad.device, dtype=torch.int32)
-    place = 2 * two.view(2, 1, 1, 1) + two.view(2, 1)
-    won = torch.where(place < 2, torch.where(place == 0, wins[0], wins[1]), torch.where(place == 2, wins[2], wins[3]))
-    routed = [g[:, None, :, None].to(potentials[0].dtype) * _spike(won, t) for t, g in enumerate(grad)]
+    potentials, spikes = charge(currents, decay, plan.dynamics)
+    bits = won.permute(2, 0, 3, 1, 4).to(torch.int32, memory_format=torch.contiguous_format)
+    zero = torch.zeros((), dtype=potentials[0].dtype, device=grad.device)
+    # A comparison makes a mask, which costs a vector one instruction; a shift and a conversion cost it five.
+    routed = [
+        torch.where((bits & 2**t) != 0, g[:, None, :, None].to(potentials[0].dtype), zero) for t, g in enumerate(grad)
+    ]
     grads, grad_decay = discharge(potentials, spikes, routed, decay, plan.dynamics)
     return _gathered(grads, terms[0].shape[0], plan), grad_decay
 
