@@ -107,6 +107,19 @@ def test_every_neuron(neuron: sd.LIF, calibrated: bool, digits):
     assert agreement.logits < 1e-3 or agreement.spikes < 100.0
 
 
+def test_output_neurons_are_the_last_node(digits, tmp_path: Path):
+    torch.manual_seed(0)
+    sizes = {"num_classes": 10, "in_channels": 1, "image_size": 8, "width": 8}
+    network = sd.create_model("2conv", **sizes, spiking=True, neuron=sd.LIF(threshold=0.1), output="spikes").eval()
+    images = digits[0][:64]
+    exported = sd.export_nir(network, tmp_path / "fires.nir", images)
+    assert exported.agreement.predictions == 64
+    with torch.no_grad():
+        expected = network(images)
+        assert expected.unique().tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
+        torch.testing.assert_close(sd.read_nir(exported.path)(images), expected)
+
+
 def test_parameters_by_hand():
     """Euler at dt: v += dt / tau * (v_leak - v + r x) is v = decay v + x."""
     dt, decay = 1e-3, 0.75

@@ -10,6 +10,7 @@ from spikedistill import LIF, UserError, create_model, list_models
 from spikedistill.models.features import taps
 from spikedistill.models.registry import options_of
 
+SIDE, CHANNELS, CLASSES, BATCH = 16, 3, 10, 6  # of ``small``
 STEMMED = [name for name in list_models() if "stem" in options_of(name)]
 
 
@@ -44,11 +45,39 @@ def test_most_networks_have_a_stem_and_all_have_a_width():
         ("2conv", {"image_size": 3}, "at least 4x4 pixels, not 3"),
         ("lenet5", {"image_size": 11}, "at least 12x12 pixels, not 11"),
         ("pyramidnet18", {"activations": 3}, "1 or 2 activations, not 3"),
+        ("vgg11", {"output": "spike"}, "unknown output 'spike'; did you mean 'spikes'"),
+        ("vgg11", {"output": 1}, "model vgg11: output must be a name, not 1"),
     ],
 )
 def test_refusals(name, options, message):
     with pytest.raises(UserError, match=message):
         create_model(name, **({"num_classes": 10, "in_channels": 3} | options))
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if name[-3:] not in ("101", "152")])
+def test_output_neurons_fire_on_the_currents_that_are_averaged_otherwise(name, small):
+    averaged = small(name, spiking=True, timesteps=3).eval()
+    fired = small(name, spiking=True, timesteps=3, output="spikes").eval()
+    fired.load_state_dict(averaged.state_dict())
+    x = torch.rand(BATCH, CHANNELS, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 4
+    with torch.no_grad():
+        currents = averaged(x, per_step=True)
+        spikes = fired(x, per_step=True)
+    neuron = fired.output.neuron
+    potential, expected = torch.zeros(BATCH, CLASSES), []
+    for current in currents:
+        potential = neuron.decay * potential + current
+        expected.append((potential >= neuron.dynamics.threshold).float())
+        potential = potential * (1 - expected[-1])
+    assert torch.equal(spikes, torch.stack(expected))
+    torch.testing.assert_close(fired(x) * 3, spikes.sum(0))
+
+
+def test_an_ann_is_the_twin_of_a_network_whose_output_fires(small):
+    ann, snn = (small("resnet20", spiking=spiking, output="spikes") for spiking in (False, True))
+    snn.load_state_dict(ann.state_dict())
+    x = torch.randn(2, CHANNELS, SIDE, SIDE)
+    assert torch.equal(ann(x), small("resnet20").train(ann.training)(x))
 
 
 def test_the_neuron_is_the_template():

@@ -235,3 +235,13 @@ def test_a_subnet_outside_the_space_is_refused(elastic):
         with pytest.raises(UserError, match="subnet 16-32-64-128/2-2-2-2 is not in the search space"):
             act(Subnet((16, 32, 64, 128), (2, 2, 2, 2)))
     assert network.chosen == SPACE.largest
+
+
+def test_a_subnet_of_a_firing_supernet_fires(elastic):
+    supernet = elastic(output="spikes").eval()
+    supernet.choose(ODD)
+    plain = supernet.extract(ODD)
+    x = torch.rand(3, 3, 16, 16) * 4
+    with torch.no_grad():
+        assert torch.equal(plain(x), supernet(x))
+    assert plain.settings["options"] == {"output": "spikes", "subnet": str(ODD)}

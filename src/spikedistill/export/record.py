@@ -216,7 +216,7 @@ def record(network: Network | Twin, images: Tensor) -> Record:
         if isinstance(network, Twin):
             answer = _Walk(network, recorder).run(rows, 1)
         else:
-            answer = network.body(network.encode(network.stem(rows), direct=False))
+            answer = network.answer(network.encode(network.stem(rows), direct=False))
     return Record(tuple(recorder.steps), ref, tuple(rows.shape[1:]), recorder.find(answer), spikes)
 
 

@@ -7,8 +7,9 @@ Deviations. Response: the soft-target cross-entropy is written as a KL divergenc
 a constant, so gradients are the same and the term is zero where student equals teacher. Feature: the partial L2 is a
 mean instead of a sum over W, H, C (alpha is not published); which layers are matched is not published either, here it
 is any set of stages; where maps of two architectures differ in size the larger is averaged down. Both: the paper's
-output layer fires and its spikes are counted (Algorithm 1); here, as in the other methods, its currents are averaged
-over T, so that the logits that are compared are not among T + 1 values.
+output layer fires and its spikes are counted (Algorithm 1); in the recipes, as in the other methods, its currents are
+averaged over T, so that the logits that are compared are not among T + 1 values. ``student.options={output: spikes}``
+is the paper's.
 """
 
 from __future__ import annotations

@@ -191,8 +191,12 @@ class ElasticResNet(ResNet):
         if self.timesteps is not None:
             plain.timesteps = self.timesteps
         plain.encoding = self.encoding
+        if self.output is not None:
+            plain.fire()
         if self.settings is not None:
-            plain.settings = {**self.settings, "options": {"subnet": str(subnet)}}
+            options = self.settings["options"]
+            assert isinstance(options, dict)
+            plain.settings = {**self.settings, "options": options | {"subnet": str(subnet)}}
         return plain.train(self.training)
 
 

@@ -1,7 +1,8 @@
 """The base of the registry's networks: written once, an ANN or an SNN by the activation it is given.
 
 A network is a ``stem`` (what precedes the first activation: analogue, computed once under direct coding), an
-``encoder`` (that first activation) and a ``body`` (from there to the logits).
+``encoder`` (that first activation) and a ``body`` (from there to the logits). An SNN's logits are the body's currents,
+or the spikes of one more layer of neurons behind them (``output``).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Network(nn.Module):
         blocks: name of each block (``stage1.block1`` ...) to the path of the activation module that ends it.
         in_channels, image_size: what an input must look like (``image_size`` None: any).
         encoding: turns images ``[B, C, H, W]`` and T into a sequence ``[T, B, C, H, W]``; None is direct coding.
+        output: neurons behind the body, whose spikes are the logits then (KDSNN algorithm 1); None for its currents.
         settings: how ``create_model`` built it, as a recipe's section ``student``.
     """
 
@@ -45,6 +47,7 @@ class Network(nn.Module):
         super().__init__()
         self._clock: Clock | None = None
         self._timesteps = timesteps
+        self.output: nn.Module | None = None
         if timesteps is not None:
             self._clock = Clock(checked_timesteps(timesteps))
             self._factory: Activation = spiking(neuron if neuron is not None else LIF(), self._clock)
@@ -99,6 +102,16 @@ class Network(nn.Module):
         """What ``encode`` returns to logits ``[N, K]``."""
         raise NotImplementedError  # pragma: no cover
 
+    def fire(self) -> None:
+        """Puts a layer of neurons behind the body of an SNN; an ANN, which has none, stays as it is."""
+        if self.spiking:
+            self.output = self.activation()
+
+    def answer(self, x: Tensor) -> Tensor:
+        """What ``encode`` returns to logits ``[N, K]``: the body's, or what its output neurons make of them."""
+        logits = self.body(x)
+        return logits if self.output is None else self.output(logits)
+
     def forward(self, x: Tensor, per_step: bool = False) -> Tensor:
         """Logits of images or sequences.
 
@@ -115,7 +128,7 @@ class Network(nn.Module):
         """
         self._check(x)
         if self._clock is None:
-            logits = self.body(self.encode(self.stem(readout(x) if x.dim() == 5 else x), direct=False))
+            logits = self.answer(self.encode(self.stem(readout(x) if x.dim() == 5 else x), direct=False))
             return logits.unsqueeze(0) if per_step else logits
         assert self._timesteps is not None
         if x.dim() == 4 and self.encoding is not None:
@@ -123,7 +136,7 @@ class Network(nn.Module):
         direct = x.dim() == 4
         steps = self._timesteps if direct else x.shape[0]
         self._clock.timesteps = steps
-        logits = unfold(self.body(self.encode(self.stem(x if direct else fold(x)), direct)), steps)
+        logits = unfold(self.answer(self.encode(self.stem(x if direct else fold(x)), direct)), steps)
         return logits if per_step else readout(logits)
 
     def _check(self, x: Tensor) -> None:

@@ -51,6 +51,9 @@ RESNETS: dict[str, ResNetLayout] = {
     "resnet152": ResNetLayout("bottleneck", (3, 8, 36, 3)),
 }
 
+OUTPUTS = ("currents", "spikes")
+OUTPUT = inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, default=OUTPUTS[0])
+
 # Prefix of the name to what builds the residual variant.
 VARIANTS: dict[str, tuple[Callable[..., Network], dict[str, type[nn.Module]]]] = {
     "": (ResNet, {"basic": BasicBlock, "bottleneck": Bottleneck}),
@@ -138,11 +141,12 @@ def options_of(name: str) -> dict[str, inspect.Parameter]:
     if name not in MODELS:
         raise unknown("model", name, list(MODELS))
     parameters = inspect.signature(MODELS[name]).parameters
-    return {
+    own = {
         key: value
         for key, value in parameters.items()
         if value.kind is inspect.Parameter.KEYWORD_ONLY and key not in ("timesteps", "neuron")
     }
+    return own | {OUTPUT.name: OUTPUT}
 
 
 def create_model(
@@ -164,7 +168,9 @@ def create_model(
         spiking: build the SNN.
         timesteps: T of the SNN.
         neuron: template that each layer copies; None takes ``LIF()``.
-        options: what the network offers beside, such as ``width``, ``stem``, ``image_size``.
+        options: what the network offers beside, such as ``width``, ``stem``, ``image_size``. Every one has ``output``:
+            ``currents`` (an SNN's logits are averaged and never fired, Joint A-SNN equation 3) or ``spikes`` (output
+            neurons fire, and a logit is a spike count divided by T, KDSNN algorithm 1).
 
     Raises:
         UserError: unknown name or option, or a value out of range.
@@ -180,7 +186,10 @@ def create_model(
     for key, value in {"num_classes": num_classes, "in_channels": in_channels, **options}.items():
         _check_option(name, accepted[key], value)
     time = {"timesteps": checked_timesteps(timesteps), "neuron": neuron} if spiking else {}
-    network = MODELS[name](num_classes=num_classes, in_channels=in_channels, **options, **time)
+    own = {key: value for key, value in options.items() if key != OUTPUT.name}
+    network = MODELS[name](num_classes=num_classes, in_channels=in_channels, **own, **time)
+    if options.get(OUTPUT.name) == "spikes":
+        network.fire()
     network.settings = _recipe_section(name, {"num_classes": num_classes, "in_channels": in_channels, **options})
     return network
 
@@ -198,6 +207,8 @@ def _check_option(name: str, option: inspect.Parameter, value: object) -> None:
     if type(value) is not expected:
         kind = "a whole number" if expected is int else "a name"
         raise UserError(f"model {name}: {option.name} must be {kind}, not {value!r}")
+    if option is OUTPUT and value not in OUTPUTS:
+        raise unknown("output", value, OUTPUTS)
     least = 0 if option.name == "hidden" else 1
     if isinstance(value, int) and value < least:
         raise UserError(f"model {name}: {option.name} must be at least {least}, not {value}")
