@@ -14,7 +14,7 @@ from spikedistill.recipe import parse
 from spikedistill.recipebook import read_recipe
 from spikedistill.results import GENERATED, write_page
 from spikedistill.runfolder import read_json
-from spikedistill.runlist import plan, read_run_list
+from spikedistill.runlist import choose_entries, plan, read_run_list
 
 TINY = ["student.width=4", "data.subset=32", "data.test_subset=32", "data.validation=0.0", "batch_size=16", "epochs=1"]
 LIST = """
@@ -88,6 +88,33 @@ def test_it_runs_records_and_says_what_is_left(file, tmp_path):
     write_page(results)
     page = (results / "worth.md").read_text()
     assert "Still to run (6 of 6 runs)" in page and row in page
+
+
+def test_what_is_recorded_is_not_made_on_another_machine_but_for_its_teachers(file, tmp_path):
+    results, other = tmp_path / "results", tmp_path / "other"
+    tiny = ", ".join(setting.replace("=", ": ") for setting in TINY)
+    file.write_text(f"set: {{{tiny}}}{LIST}")
+    assert not run_campaign(file, out=tmp_path / "out", results=results, say=lambda line: None)
+    said: list[str] = []
+    assert not run_campaign(file, out=other, results=results, say=said.append)
+    assert said == [f"5 runs are among the records of '{results}' already, and are left out"] and not other.exists()
+    shutil.rmtree(results / "runs" / "worth" / "taught-seed1")
+    assert not run_campaign(file, out=other, results=results, say=said.append)
+    assert sorted(path.name for path in other.iterdir()) == ["digits-2conv-ann-seed1", "taught-seed1"]
+    assert (results / "runs" / "worth" / "taught-seed1" / "summary.json").is_file()
+
+
+def test_entries_are_chosen_by_pattern_and_bring_their_teachers(file, tmp_path):
+    def names(*only: str) -> list[str]:
+        return [entry.name for entry in choose_entries(read_run_list(file), only).runs]
+
+    assert names() == ["digits-2conv-ann", "digits-2conv-snn", "taught"]
+    assert names("taught") == ["digits-2conv-ann", "taught"]
+    assert names("*-snn") == ["digits-2conv-snn"]
+    assert names("*-snn", "t*") == ["digits-2conv-ann", "digits-2conv-snn", "taught"]
+    with pytest.raises(UserError, match=r"unknown label .* 'taugth'; did you mean 'taught'"):
+        run_campaign(file, out=tmp_path / "out", only=["taught", "taugth"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_it_stops_in_time_and_goes_on(file, tmp_path):

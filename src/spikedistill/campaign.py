@@ -8,8 +8,8 @@ from pathlib import Path
 
 from spikedistill.errors import Stopped, UserError
 from spikedistill.parallel import train_all
-from spikedistill.results import RECORDS, enlist, record_run, write_page
-from spikedistill.runlist import plan, read_run_list
+from spikedistill.results import RECORDS, enlist, is_made, record_run, write_page
+from spikedistill.runlist import Planned, choose_entries, plan, read_run_list
 
 
 def run_campaign(
@@ -20,10 +20,14 @@ def run_campaign(
     minutes: float | None = None,
     workers: int = 1,
     overrides: list[str] | None = None,
+    only: list[str] | None = None,
     smoke: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[str]:
     """Makes the runs of a campaign that are not finished yet.
+
+    A run whose record is among the results, with the settings that the list asks for, is finished wherever it was made,
+    but is made again where a run that is not needs it as its teacher: records have no weights.
 
     Args:
         file: the campaign.
@@ -32,6 +36,7 @@ def run_campaign(
         minutes: stop, with a checkpoint, after so long.
         workers: runs made side by side, each in a process of its own.
         overrides: dotted overrides ``key=value`` for all runs; ``seed=0,2`` makes only the runs of these seeds.
+        only: labels, or patterns of labels such as ``*sakd*``, of the entries to make; None for all.
         smoke: shrink every run to seconds.
         say: takes a line of progress.
 
@@ -39,15 +44,18 @@ def run_campaign(
         Why runs were left out or failed, a line each; empty if everything is done.
 
     Raises:
-        UserError: the file is wrong.
+        UserError: the file is wrong, or a pattern fits no label.
     """
     if smoke and results is not None:
         raise UserError("--smoke shrinks runs to seconds, which are no results; leave --results out")
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     out = out or Path("runs") / file.stem
-    planned = plan(read_run_list(file), out, overrides or [], smoke)
+    planned = plan(choose_entries(read_run_list(file), only or []), out, overrides or [], smoke)
     if results is not None:
         enlist(file, results)
+        planned, recorded = _unrecorded(planned, results / RECORDS / file.stem)
+        if recorded:
+            say(f"{recorded} runs are among the records of '{results}' already, and are left out")
     troubles = []
     for ended in train_all([run.recipe for run in planned], workers=workers, deadline=deadline, verbose=True):
         run = planned[ended.number]
@@ -64,3 +72,16 @@ def run_campaign(
     if results is not None:
         write_page(results)
     return troubles
+
+
+def _unrecorded(planned: list[Planned], records: Path) -> tuple[list[Planned], int]:
+    """The runs that are to be made, and how many others there are."""
+    left: list[Planned] = []
+    teachers: set[str] = set()
+    for run in reversed(planned):
+        if is_made(run, records) and str(run.recipe.folder()) not in teachers:
+            continue
+        left.append(run)
+        if run.recipe.teacher is not None and run.recipe.teacher.path:
+            teachers.add(str(Path(run.recipe.teacher.path)))
+    return left[::-1], len(planned) - len(left)

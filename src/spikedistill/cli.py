@@ -185,6 +185,9 @@ def campaign(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Dotted overrides for all runs: key=value; seed=0,1.")
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Label of an entry to make, or a pattern: '*sakd*'; may be repeated.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop, with a checkpoint, after so many minutes.")] = None,
     workers: Annotated[int, typer.Option(help="Runs made side by side, on as many GPUs as there are.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for the run folders; runs/NAME unless given.")] = None,
@@ -204,6 +207,7 @@ def campaign(
         minutes=minutes,
         workers=workers,
         overrides=overrides or [],
+        only=only,
         smoke=smoke,
         say=typer.echo,
     )

@@ -14,8 +14,9 @@ All runs of the first seed come first, so that a list that is stopped early leav
 
 from __future__ import annotations
 
+import fnmatch
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -114,6 +115,25 @@ def parse_run_list(content: Any, source: str) -> RunList:
             raise unknown(f"teacher of '{entry.name}' (the label of an earlier entry)", entry.teacher, names)
         names.append(entry.name)
     return runs
+
+
+def choose_entries(runs: RunList, only: Sequence[str]) -> RunList:
+    """The entries whose labels fit one of the patterns, and those that teach them; all where there is no pattern.
+
+    Raises:
+        UserError: a pattern that fits no label.
+    """
+    if not only:
+        return runs
+    names = [entry.name for entry in runs.runs]
+    for pattern in only:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            raise unknown("label in the list (or pattern of labels, such as '*sakd*')", pattern, names)
+    chosen: set[str | None] = {name for name in names if any(fnmatch.fnmatchcase(name, one) for one in only)}
+    for entry in reversed(runs.runs):  # a teacher stands before those that it teaches
+        if entry.name in chosen:
+            chosen.add(entry.teacher)
+    return runs.model_copy(update={"runs": [entry for entry in runs.runs if entry.name in chosen]})
 
 
 def folder_name(label: str, seed: int) -> str:
