@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 import spikedistill as sd
+from spikedistill.spiking.encoding import PoissonEncoding
 
 
 class Stripes(Dataset):
@@ -143,3 +144,43 @@ def test_the_import_is_light() -> None:
         "lightning_fabric lightning datasets sklearn pydantic typer rich matplotlib yaml safetensors optuna pandas PIL"
     )
     assert not set(heavy.split()) & set(loaded)
+
+
+@pytest.mark.parametrize("method", ["samd-nld", "joint-asnn"])
+def test_an_ann_that_is_one_networks_own_sees_the_mean_of_a_sequence(method: str, tmp_path: Path) -> None:
+    class Sequences(Stripes):
+        def __getitem__(self, index: int):
+            image, label = super().__getitem__(index)
+            return torch.stack([image * step for step in (0.5, 1.0, 1.5)]), label
+
+    ann, snn = models()
+    out, quick = tmp_path / "run", {"epochs": 1, "batch_size": 12, "verbose": False}
+    run = sd.distill(ann, snn, Sequences(24, 0), Sequences(12, 1), method=method, out=out, **quick)
+    assert run.summary["timesteps"] == 3
+
+
+def test_the_ann_that_is_trained_beside_is_drawn_by_the_seed(tmp_path: Path) -> None:
+    students = []
+    for name in ("a", "b"):
+        _, snn = models()
+        torch.manual_seed(len(students))  # what the process has drawn before must not matter
+        out, quick = tmp_path / name, {"epochs": 1, "batch_size": 12, "verbose": False}
+        students.append(sd.distill(None, snn, Stripes(24, 0), Stripes(12, 1), method="joint-asnn", out=out, **quick))
+    first, second = (run.student.state_dict() for run in students)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_students_coding_is_kept_or_refused(tmp_path: Path) -> None:
+    quick = {"method": "snn", "epochs": 1, "batch_size": 12, "verbose": False}
+    _, snn = models()
+    snn.encoding = PoissonEncoding((0.0,), (1.0,))
+    sd.distill(None, snn, Stripes(24, 0), Stripes(12, 1), out=tmp_path / "poisson", **quick)
+    loaded = sd.load(tmp_path / "poisson")
+    assert isinstance(loaded.encoding, PoissonEncoding)
+    for encoding, said in (
+        (PoissonEncoding((0.5,), (1.0,)), "normalised with"),
+        (lambda x, t: x, "cannot|no run folder"),
+    ):
+        snn.encoding = encoding
+        with pytest.raises(sd.UserError, match=said):
+            sd.distill(None, snn, Stripes(24, 0), Stripes(12, 1), out=tmp_path / "refused", **quick)

@@ -12,7 +12,7 @@ from spikedistill.campaign import run_campaign
 from spikedistill.errors import UserError
 from spikedistill.recipe import parse
 from spikedistill.recipebook import read_recipe
-from spikedistill.results import GENERATED, write_page
+from spikedistill.results import GENERATED, unmade, write_page
 from spikedistill.runfolder import read_json
 from spikedistill.runlist import choose_entries, plan, read_run_list
 
@@ -264,3 +264,30 @@ def test_the_committed_page_is_what_the_records_say(tmp_path):
         committed = (results / page.name).read_text()
         assert committed.startswith(GENERATED)
         assert page.read_text() == committed, f"{page.name}: run `spikedistill campaign` again, or write_page"
+
+
+def test_a_pupil_is_made_again_with_another_teacher(file, tmp_path):
+    results = tmp_path / "results"
+    tiny = ", ".join(setting.replace("=", ": ") for setting in TINY)
+    other = "  - {recipe: digits-2conv-ann, label: other, set: {optimizer.lr: 0.01}}\n"
+    text = f"set: {{{tiny}}}{LIST}".replace("seeds: [0, 1]", "seeds: [0]").replace(
+        "  - {recipe: digits-2conv-snn", other + "  - {recipe: digits-2conv-snn"
+    )
+    file.write_text(text)
+    assert not run_campaign(file, out=tmp_path / "out", results=results, say=lambda line: None)
+
+    def left(changed: str) -> list[str]:
+        file.write_text(changed)
+        records = results / "runs" / "worth"
+        return [run.name for run in unmade(plan(read_run_list(file), tmp_path / "elsewhere", []), records)]
+
+    assert left(text) == []
+    assert left(text.replace("teacher: digits-2conv-ann", "teacher: other")) == ["taught-seed0"]
+    again = text.replace("- {recipe: digits-2conv-ann}", "- {recipe: digits-2conv-ann, set: {optimizer.lr: 0.02}}")
+    assert left(again) == ["digits-2conv-ann-seed0", "taught-seed0"]
+
+
+def test_a_teacher_that_has_not_the_pupils_seed_is_refused(file):
+    file.write_text(LIST.replace("{recipe: digits-2conv-ann}", "{recipe: digits-2conv-ann, seeds: [0]}"))
+    with pytest.raises(UserError, match="'taught' has seed 1, its teacher 'digits-2conv-ann' has not"):
+        read_run_list(file)

@@ -76,6 +76,8 @@ def distill(
     """
     import copy
 
+    import torch
+
     from spikedistill.assembly import Parts, check_frames, needs_trained_teacher
     from spikedistill.build import with_features
     from spikedistill.methods.base import JOINT_TEACHER
@@ -103,6 +105,7 @@ def distill(
         content["timesteps"] = timesteps
     content["student"] = getattr(student, "settings", None)
     content["neuron"] = _neuron(student)
+    content["encoding"] = _encoding(student)
     recipe = parse({key: value for key, value in content.items() if value is not None}, "the arguments of distill")
     refuse_occupied(folder, resume)
     data = _open(train, test, validation, seed, classes, workers, augment, recipe.data)
@@ -111,7 +114,9 @@ def distill(
         check_frames(data.info, timesteps, "sequences of ")
     _check_input(student, data)
     recipe.normalisation = (data.info.mean, data.info.std)
+    _check_encoding(student, data)
     if teacher is None and recipe.method_class().teacher_role == JOINT_TEACHER:
+        torch.manual_seed(recipe.seed)
         teacher = _twin(student)
     if teacher is None and needs_trained_teacher(recipe):
         raise UserError(
@@ -195,6 +200,38 @@ def _neuron(student: nn.Module) -> dict[str, Any] | None:
     for layer in layers_of(student).values():
         return layer.neuron.settings()
     return None
+
+
+def _encoding(student: nn.Module) -> str | None:
+    """What a recipe says of a student's input coding; None where it has none of its own.
+
+    Raises:
+        UserError: a coding that no run folder could bring back.
+    """
+    from spikedistill.spiking.encoding import PoissonEncoding
+
+    encoding = getattr(student, "encoding", None)
+    if encoding is None:
+        return None
+    if not isinstance(encoding, PoissonEncoding):
+        raise UserError(
+            f"the student's encoding is a {type(encoding).__name__}, which no run folder can bring back; use "
+            "PoissonEncoding or None, or give sequences [T, C, H, W] as the data"
+        )
+    return "poisson"
+
+
+def _check_encoding(student: nn.Module, data: Data) -> None:
+    """Refuses a Poisson coding that takes images for otherwise normalised than they are."""
+    encoding = getattr(student, "encoding", None)
+    if encoding is None:
+        return
+    for key, given, here in (("mean", encoding.mean, data.info.mean), ("std", encoding.std, data.info.std)):
+        if tuple(given) not in (tuple(here), here[:1] * len(given)):
+            raise UserError(
+                f"the student's PoissonEncoding has {key} {tuple(given)}, but the images are normalised with "
+                f"{tuple(here)}; use those"
+            )
 
 
 def _check_input(student: nn.Module, data: Data) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spikedistill.errors import Stopped, UserError
 from spikedistill.parallel import train_all
-from spikedistill.results import RECORDS, enlist, is_made, record_run, write_page
+from spikedistill.results import RECORDS, enlist, record_run, unmade, write_page
 from spikedistill.runlist import Planned, choose_entries, plan, read_run_list
 
 
@@ -76,12 +76,8 @@ def run_campaign(
 
 def _unrecorded(planned: list[Planned], records: Path) -> tuple[list[Planned], int]:
     """The runs that are to be made, and how many others there are."""
-    left: list[Planned] = []
-    teachers: set[str] = set()
-    for run in reversed(planned):
-        if is_made(run, records) and str(run.recipe.folder()) not in teachers:
-            continue
-        left.append(run)
-        if run.recipe.teacher is not None and run.recipe.teacher.path:
-            teachers.add(str(Path(run.recipe.teacher.path)))
-    return left[::-1], len(planned) - len(left)
+    missing = unmade(planned, records)
+    needed = {run.recipe.folder() for run in missing}
+    needed |= {Path(run.recipe.teacher.path) for run in missing if run.recipe.teacher and run.recipe.teacher.path}
+    left = [run for run in planned if run.recipe.folder() in needed]
+    return left, len(planned) - len(left)

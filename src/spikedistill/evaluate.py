@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spikedistill.build import load_run, read_config
 from spikedistill.data import Data, Loader, open_data
 from spikedistill.engine.devices import at_hand
+from spikedistill.engine.loop import Batches
 from spikedistill.errors import UserError
 from spikedistill.evaluation.accuracy import evaluate
 from spikedistill.evaluation.latency import latency
@@ -39,8 +40,9 @@ class Opened:
         folder: the run folder.
         recipe: its recipe, with the data where they lie now.
         network: its trained network, in eval mode on the device.
-        data: its data set.
+        data: its data set, normalised as in training.
         device: where batches are made.
+        images: how many of a stream's test images to use, which no subset can be taken of; None for all.
     """
 
     folder: Path
@@ -48,13 +50,39 @@ class Opened:
     network: nn.Module
     data: Data
     device: torch.device
+    images: int | None = None
 
-    def test_images(self) -> Loader:
+    def test_images(self) -> Batches:
         """The test images in their own order, in batches of ``EVALUATION_BATCH``."""
         info = self.data.info
-        return Loader(
+        loader = Loader(
             self.data.test, info, batch_size=EVALUATION_BATCH, device=self.device, shuffle=False, seed=self.recipe.seed
         )
+        return loader if self.images is None else _First(loader, self.images)
+
+    @property
+    def count(self) -> int:
+        """How many test images there are."""
+        return min(len(self.data.test), self.images or len(self.data.test))
+
+
+@dataclass(frozen=True)
+class _First:
+    """The first so many images of a stream."""
+
+    loader: Loader
+    images: int
+
+    def __len__(self) -> int:
+        return min(len(self.loader), -(-self.images // EVALUATION_BATCH))
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        left = self.images
+        for images, labels in self.loader.epoch(number, start):
+            yield images[:left], labels[:left]
+            left -= len(labels)
+            if left <= 0:
+                return
 
 
 def open_run(
@@ -76,14 +104,27 @@ def open_run(
     if recipe.data.name == OWN and not data_path:
         raise UserError(f"'{folder}' was trained on data of your own; say where such data lie: --data-path")
     settings = replace(recipe.data, path=data_path) if data_path else recipe.data
-    if images is not None:
+    if images is not None and not settings.streaming:
         settings = replace(settings, test_subset=min(images, settings.test_subset or images))
     if frames is not None:
         settings = replace(settings, frames=checked_timesteps(frames))
     recipe = recipe.model_copy(update={"data": settings})
-    data = open_data(settings, recipe.seed)
+    data = _as_trained(open_data(settings, recipe.seed), recipe)
     device = at_hand(recipe.device)
-    return Opened(folder, recipe, network.to(device), data, device)
+    return Opened(folder, recipe, network.to(device), data, device, images if settings.streaming else None)
+
+
+def _as_trained(data: Data, recipe: Recipe) -> Data:
+    """With the constants of the training images, whatever those that lie there now would give.
+
+    Recordings that are cut into other frames have other counts in them, and their own scale.
+    """
+    info = data.info
+    recut = info.timesteps is not None and info.timesteps != recipe.timesteps
+    if recipe.normalisation is None or recut or len(recipe.normalisation[0]) != info.shape[0]:
+        return data
+    mean, std = recipe.normalisation
+    return replace(data, info=replace(info, mean=tuple(mean), std=tuple(std)))
 
 
 def evaluate_run(
@@ -109,11 +150,14 @@ def evaluate_run(
         by_latency: accuracy from 1 to 2 T timesteps, and early exit.
 
     Raises:
-        UserError: no finished run, no data, an unknown noise, or something about spikes asked of an ANN.
+        UserError: no finished run, no data, an unknown noise, something about spikes asked of an ANN, or latency
+            beside another T.
     """
+    if by_latency and timesteps is not None:
+        raise UserError("--latency goes from 1 to twice the T of training by itself; leave --timesteps out")
     wanted = [parse_noise(text) for text in noises if text != ALL]
     run = open_run(folder, data_path, images, frames=timesteps)
-    wanted += [parse_noise(kind) for kind in noises_for(run.network) if ALL in noises]
+    wanted += [parse_noise(kind) for kind in noises_for(run.network, run.data.info) if ALL in noises]
     if timesteps is not None:
         if getattr(run.network, "timesteps", None) is None:
             raise UserError(f"--timesteps: the network of '{folder}' is an ANN and has no timesteps")
@@ -147,7 +191,8 @@ def noise_curves(run: Opened, wanted: Sequence[tuple[str, Sequence[float]]]) -> 
         found = robustness(run.network, run.test_images(), run.data.info, kind, strengths, run.recipe.seed)
         curves.setdefault(kind, {}).update({f"{strength:g}": value for strength, value in found.items()})
     basis = {
-        "images": len(run.data.test),
+        "data": str(run.recipe.data.path or run.recipe.data.name),
+        "images": run.count,
         "seed": run.recipe.seed,
         "timesteps": getattr(run.network, "timesteps", None),
     }

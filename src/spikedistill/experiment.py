@@ -15,6 +15,7 @@ from spikedistill.parallel import train_all
 from spikedistill.report import find_runs, write_report
 from spikedistill.report.experiment import RECORD
 from spikedistill.results import record_experiment, write_page
+from spikedistill.resuming import is_finished
 from spikedistill.run import SUMMARY
 from spikedistill.runfolder import read_summary, write_json
 from spikedistill.spiking import compiling
@@ -89,7 +90,7 @@ def _made(
     done = [
         Done(one, read_summary(one.recipe.folder() / SUMMARY), one.recipe.folder())
         for one in planned
-        if (one.recipe.folder() / SUMMARY).is_file()
+        if is_finished(one.recipe.folder(), one.recipe)
     ]
     if not done:
         raise TrainingFailed(f"experiment '{told['name']}' has no finished run yet; {troubles[-1]}")

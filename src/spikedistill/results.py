@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from spikedistill.report import find_runs, to_markdown
 from spikedistill.report.experiment import RECORD as EXPERIMENT
 from spikedistill.report.experiment import as_written
 from spikedistill.report.table import EMPTY, percent
-from spikedistill.resuming import check_same_run
+from spikedistill.resuming import is_finished
 from spikedistill.runfolder import read_json, write_json
 from spikedistill.runlist import Planned, RunList, Setting, folder_name, plan, read_run_list
 from spikedistill.study.render import to_markdown as experiment_markdown
@@ -118,21 +118,32 @@ def write_page(results: Path) -> None:
 
 
 def is_made(run: Planned, records: Path) -> bool:
-    """Whether a run is among the records with the settings that its list has now; one of older settings is not it."""
-    record = records / run.name
-    if not (record / "summary.json").is_file():
+    """Whether a run is among the records with the settings, and the teacher, that its list has now."""
+    record, teacher = records / run.name, run.recipe.teacher
+    if not is_finished(record, run.recipe):
         return False
-    try:
-        check_same_run(record, run.recipe)
-    except UserError:
-        return False
-    return True
+    if run.entry.teacher is None:
+        return True
+    assert teacher is not None and teacher.path is not None
+    taught_by = read_yaml(record / "config.yaml", f"'{record / 'config.yaml'}'").get("teacher") or {}
+    return taught_by.get("path") == Path(teacher.path).name
+
+
+def unmade(planned: Sequence[Planned], records: Path) -> list[Planned]:
+    """The runs that are not among the records, or whose teacher is not."""
+    missing: dict[Path, Planned] = {}
+    for run in planned:  # teachers come before those that they teach
+        teacher = run.recipe.teacher
+        taught_anew = teacher is not None and teacher.path is not None and Path(teacher.path) in missing
+        if taught_anew or not is_made(run, records):
+            missing[run.recipe.folder()] = run
+    return list(missing.values())
 
 
 def _campaign(runs: RunList, file: Path, results: Path) -> str:
     records = results / RECORDS / file.stem
     planned = plan(runs, records, [])
-    missing = [run for run in planned if not is_made(run, records)]
+    missing = unmade(planned, records)
     parts = [runs.description.strip()] if runs.description.strip() else []
     if any(records.glob("*/summary.json")):
         parts.append(to_markdown(find_runs([records])).strip())

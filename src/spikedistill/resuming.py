@@ -78,6 +78,17 @@ def check_same_run(folder: Path, recipe: Recipe) -> None:
         )
 
 
+def is_finished(folder: Path, recipe: Recipe) -> bool:
+    """Whether a folder holds the finished run of just this recipe; one of other settings is not it."""
+    if not (folder / "summary.json").is_file():
+        return False
+    try:
+        check_same_run(folder, recipe)
+    except UserError:
+        return False
+    return True
+
+
 def _plain(recipe: Recipe) -> dict[str, Any]:
     content = TypeAdapter(Recipe).dump_python(recipe, mode="json")
     settings = recipe.method_settings()

@@ -113,6 +113,11 @@ def parse_run_list(content: Any, source: str) -> RunList:
             raise UserError(f"{source} has two entries '{entry.name}'; give one of them a label of its own")
         if entry.teacher is not None and entry.teacher not in names:
             raise unknown(f"teacher of '{entry.name}' (the label of an earlier entry)", entry.teacher, names)
+        if entry.teacher is not None:
+            taught_by = runs.runs[names.index(entry.teacher)]
+            for seed in _seeds(runs, entry):
+                if seed not in _seeds(runs, taught_by):
+                    raise UserError(f"{source}: '{entry.name}' has seed {seed}, its teacher '{entry.teacher}' has not")
         names.append(entry.name)
     return runs
 
@@ -163,8 +168,12 @@ def plan(runs: RunList, out: Path, overrides: list[str], smoke: bool = False) ->
         Planned(entry, seed, _recipe(runs, entry, seed, out, overrides, smoke))
         for seed in seeds
         for entry in runs.runs
-        if seed in (runs.seeds if entry.seeds is None else entry.seeds)
+        if seed in _seeds(runs, entry)
     ]
+
+
+def _seeds(runs: RunList, entry: Entry) -> list[int]:
+    return runs.seeds if entry.seeds is None else entry.seeds
 
 
 def choose_seeds(overrides: Iterable[str]) -> tuple[list[int] | None, list[str]]:

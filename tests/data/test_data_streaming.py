@@ -180,3 +180,19 @@ def test_a_run_trains_on_a_stream(sharded, tmp_path):
     run = train(parse(recipe | {"batch_size": 20, "timesteps": 2, "out": str(tmp_path / "run")}), verbose=False)
     assert run.summary["train_images"] == 100 and run.summary["test_images"] == 30
     assert sd.load(tmp_path / "run").timesteps == 2
+
+
+def test_a_test_split_without_labels_is_passed_over_as_in_an_indexed_set(sharded, kinds):
+    import datasets
+    from PIL import Image
+
+    (sharded / "test-00000-of-00001.parquet").rename(sharded / "validation-00000-of-00001.parquet")
+    images = [Image.new("RGB", (6, 6), (250, 0, 0))] * 12
+    table = datasets.Dataset.from_dict({"image": images, "label": [-1] * 12}, features=datasets.Features(kinds))
+    table.to_parquet(str(sharded / "test-00000-of-00001.parquet"))
+    data = opened(sharded)
+    assert len(data.test) == 30 == len(opened(sharded, streaming=False).test)
+    assert sorted(flat(loader(data, "test", shuffle=False).epoch(0))) == list(range(200, 230))
+    (sharded / "validation-00000-of-00001.parquet").unlink()
+    with pytest.raises(UserError, match="no test split with labels"):
+        opened(sharded)

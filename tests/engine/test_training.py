@@ -10,6 +10,7 @@ from torch import Tensor
 import spikedistill as sd
 from spikedistill.engine import OptimizerSettings, ScheduleSettings, Trainer, TrainSettings
 from spikedistill.engine.devices import at_hand, make_fabric, resolve_device, resolve_precision
+from spikedistill.engine.metrics import EpochSums
 from spikedistill.engine.progress import Reporter
 from spikedistill.errors import UserError
 from spikedistill.methods import METHODS
@@ -93,11 +94,33 @@ def test_accumulation_equals_the_larger_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(value, weights(runs[1])[key], rtol=1e-4, atol=1e-6)
 
 
+def test_the_last_update_of_an_epoch_is_the_mean_of_the_batches_it_has(tmp_path: Path) -> None:
+    """Five batches, two an update: the third update's gradient is the fifth batch's, not half of it."""
+    run = trainer(tmp_path / "a", FixedBatches(5, 6), spiking=False, accumulate=2)
+    groups = []
+    for batch in range(5):
+        run.position.batch = batch
+        groups.append(run._group())
+    assert groups == [2, 2, 2, 2, 1]
+    run.position.batch = 4
+    images, labels = run.train.images[4], run.train.labels[4]
+    run.method.eval()
+    run.optimizer.step = lambda: None
+    run.optimizer.zero_grad = lambda **_: None
+    run._step(images, labels, EpochSums(None))
+    got = [p.grad.clone() for p in run.method.parameters()]
+    loss = torch.nn.functional.cross_entropy(run.method.student(images), labels)
+    for ours, theirs in zip(got, torch.autograd.grad(loss, list(run.method.parameters())), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_devices_and_precisions_are_refused_by_name() -> None:
     with pytest.raises(UserError, match="no such device 'gpu0'"):
         resolve_device("gpu0")
     with pytest.raises(UserError, match="unknown precision 'fp8'"):
         resolve_precision("fp8", torch.device("cpu"))
+    with pytest.raises(UserError, match="precision 16 needs a GPU"):
+        resolve_precision("16", torch.device("cpu"))
     assert resolve_precision("auto", torch.device("cpu")) in ("32", "bf16")
 
 

@@ -245,3 +245,11 @@ def test_a_file_of_ones_own(tmp_path):
     ((name, ours, published),) = table["rows"]
     assert (name, published) == ("digits", "50.00")
     assert " ± " in ours, "two seeds"
+
+
+def test_runs_of_other_settings_are_not_counted(tmp_path):
+    said: list[str] = []
+    assert not run_experiment("latency", smoke=True, out=tmp_path, say=said.append)
+    with pytest.raises(TrainingFailed, match="no finished run yet"):
+        run_experiment("latency", smoke=True, out=tmp_path, overrides=["neuron.threshold=0.7"], say=said.append)
+    assert "threshold" not in (tmp_path / "tables.md").read_text()

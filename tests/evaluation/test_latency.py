@@ -94,3 +94,18 @@ def test_one_pass_gives_what_separate_runs_give():
 def test_an_ann_has_no_latency():
     with pytest.raises(sd.UserError, match="ANN"):
         latency(nn.Linear(2, 2), WRITTEN)
+
+
+def test_output_neurons_are_sure_by_their_spikes():
+    """A class that fires at every step, the others never: rates between 0 and 1 would give 0.23 for ever."""
+
+    class Firing(Written):
+        output = nn.Identity()
+
+        def forward(self, x: Tensor, per_step: bool = False) -> Tensor:
+            steps = torch.zeros(self.timesteps, len(x), 2)
+            steps[..., 1] = 1.0
+            return steps if per_step else steps.mean(0)
+
+    exits = {one.confidence: one.timesteps for one in latency(Firing(), WRITTEN).exits}
+    assert exits[0.7] == 1.0 and exits[0.8] == 2.0  # 1 / (1 + exp(-1)) = 0.73, 1 / (1 + exp(-2)) = 0.88

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,6 +54,17 @@ def network() -> nn.Module:
     return sd.create_model(
         "2conv", num_classes=4, in_channels=2, image_size=8, width=8, spiking=True, timesteps=3
     ).eval()
+
+
+def test_events_are_no_pixels(network):
+    events = replace(INFO, timesteps=3)
+    assert set(noises_for(network, INFO)) - set(noises_for(network, events)) == {
+        "gaussian",
+        "salt-and-pepper",
+        "occlusion",
+    }
+    with pytest.raises(sd.UserError, match="'gaussian' is on pixels, and these data are events"):
+        robustness(network, Batches(), events, "gaussian", [0.1])
 
 
 def test_gaussian_has_its_standard_deviation_in_units_of_the_pixels():
@@ -183,15 +195,15 @@ def test_twins_of_other_layouts_take_noise_on_spikes():
 
     images = normalised(Batches().images)
     snn = sd.spikify(Sequence(), 3, example_input=images[:2]).eval()
-    assert "spike-jitter" in noises_for(snn)
+    assert "spike-jitter" in noises_for(snn, INFO)
     for kind in ("spike-jitter", "spike-deletion"):
         assert 0.0 <= robustness(snn, Batches(), INFO, kind, [0.5])[0.5] <= 100.0
 
 
 def test_an_ann_has_no_spikes_to_disturb():
     ann = sd.create_model("2conv", num_classes=4, in_channels=2, image_size=8, width=8)
-    assert "spike-deletion" not in noises_for(ann)
-    assert "weights" in noises_for(ann)
+    assert "spike-deletion" not in noises_for(ann, INFO)
+    assert "weights" in noises_for(ann, INFO)
     with pytest.raises(sd.UserError, match="ANN"):
         robustness(ann, Batches(), INFO, "spike-deletion", [0.1])
 

@@ -22,13 +22,18 @@ def test_a_spike_map_counts_spikes_by_hand() -> None:
     spikes[0, :, 0, 1] = 1  # image 0, step 0: three channels at pixel 1
     spikes[2, 0, 0, 1] = 1  # image 0, step 1: one more
     spikes[2, 1, 0, 3] = 1  # and one at pixel 3
-    maps = spike_map(spikes, 2)
-    assert torch.equal(maps, torch.tensor([[[0, 1, 0, 0.25]], [[0, 0, 0, 0]]]))
+    expected = torch.tensor([[[0, 1, 0, 0.25]], [[0, 0, 0, 0]]])
+    assert torch.equal(spike_map(spikes, 2, 2), expected)
+    rates = spikes.unflatten(0, (2, 2)).mean(0)  # what the method's taps give
+    assert torch.equal(spike_map(rates, 2, 2), expected)
+    alone = torch.zeros(1, 1, 1, 2)
+    alone[..., 0] = 0.25  # one spike in four steps
+    assert torch.equal(spike_map(alone, 1, 4), torch.tensor([[[1.0, 0.0]]]))
 
 
 def test_a_silent_map_keeps_its_gradient_small() -> None:
     spikes = torch.zeros(4, 3, 2, 2, requires_grad=True)
-    spike_map(spikes, 2)[0, 0, 0].backward()
+    spike_map(spikes, 2, 2)[0, 0, 0].backward()
     assert torch.isfinite(spikes.grad).all()
     assert spikes.grad.abs().max() <= 1.0
 

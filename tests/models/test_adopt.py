@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import spikedistill as sd
 from spikedistill.errors import UserError
+from spikedistill.methods.features import points_of
+from spikedistill.models.adopt import Adopted
 from spikedistill.spiking import LIF
 
 
@@ -153,3 +155,10 @@ def test_what_cannot_be_adopted_is_refused():
         sd.adopt(networks()["snntorch"], 0)
     with pytest.raises(UserError, match=r"not \[T, B, K\]"):
         sd.adopt(nn.Sequential(nn.Conv2d(1, 4, 3), Jelly("s")), 2)(torch.zeros(1, 1, 8, 8))
+
+
+def test_features_of_a_network_that_runs_step_by_step_are_refused():
+    student = Adopted(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), 2)
+    student.stages = {"stage1": "network.1"}
+    with pytest.raises(sd.UserError, match="compare features cannot tell its steps apart"):
+        points_of(student, "stage")

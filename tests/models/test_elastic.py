@@ -245,3 +245,21 @@ def test_a_subnet_of_a_firing_supernet_fires(elastic):
     with torch.no_grad():
         assert torch.equal(plain(x), supernet(x))
     assert plain.settings["options"] == {"output": "spikes", "subnet": str(ODD)}
+
+
+def test_a_subnets_output_neurons_keep_what_they_have_learned(small):
+    supernet = create_model(
+        "elastic-resnet",
+        num_classes=10,
+        in_channels=3,
+        width=8,
+        spiking=True,
+        timesteps=2,
+        neuron=PLIF(),
+        output="spikes",
+    )
+    for name, parameter in supernet.named_parameters():
+        if name.endswith("decay_logit"):
+            torch.nn.init.constant_(parameter, 1.7)
+    plain = supernet.extract(ODD)
+    assert plain.output.neuron.decay_logit.item() == pytest.approx(1.7)

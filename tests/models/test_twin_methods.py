@@ -121,3 +121,25 @@ def test_a_plain_teacher_names_the_features_of_its_twin(teacher):
     assert isinstance(student.blocks, nn.ModuleList), "the network's own attribute"
     with pytest.raises(sd.UserError, match="names no features"):
         points_of(teacher, "block")
+
+
+class Unusual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu, self.fc = nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Linear(4 * 64, 3)
+        self.limit, self.leaky = nn.Threshold(0.1, 0.0), nn.RReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.limit(self.relu(self.conv(x)))
+        x = torch.where(x > 0.5, x, 0.0)  # a number: torch looks for its dtype in the tensor that it is given
+        x = torch.nn.functional.softshrink(self.leaky(x))
+        return self.fc(torch.maximum(x, torch.zeros_like(x)).flatten(1))
+
+
+def test_what_stays_analogue_is_named():
+    with pytest.warns(UserWarning) as told:
+        snn = sd.spikify(Unusual(), timesteps=2, example_input=torch.zeros(2, 1, 8, 8))
+    assert [one.activation for one in snn.replacements] == ["nn.ReLU", "nn.RReLU"]
+    messages = [str(one.message) for one in told]
+    assert any("'limit', 'softshrink', 'maximum': no neuron takes their place" in message for message in messages)
+    assert snn(torch.rand(2, 1, 8, 8)).shape == (2, 3)

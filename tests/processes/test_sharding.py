@@ -34,14 +34,16 @@ SMALL = ["student.width=4", "epochs=2", "batch_size=16", "data.subset=64", "data
 SMALL += ["clip=0.5", "accumulate=2", "data.augment=[crop:1]", "neuron.learn_decay=true"]
 
 
-def test_shared_out_weights_train_as_whole_ones_do(tmp_path, monkeypatch):
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_shared_out_weights_train_as_whole_ones_do(tmp_path, monkeypatch, optimizer):
     """Weights, metrics and the last checkpoint are those of one process, which may have begun the run."""
     monkeypatch.setenv("SPIKEDISTILL_KERNELS", "plain")
     recipe, one, two = "digits-2conv-snn", tmp_path / "one", tmp_path / "two"
-    train(read_recipe(recipe, [*SMALL, f"out={one}"]), verbose=False)
+    small = [*SMALL, f"optimizer.name={optimizer}"]
+    train(read_recipe(recipe, [*small, f"out={one}"]), verbose=False)
     with pytest.raises(Stopped):  # behind its first update
-        train(read_recipe(recipe, [*SMALL, f"out={two}"]), verbose=False, deadline=time.monotonic())
-    command = [sys.executable, "-m", "spikedistill", "train", recipe, *SMALL, f"out={two}"]
+        train(read_recipe(recipe, [*small, f"out={two}"]), verbose=False, deadline=time.monotonic())
+    command = [sys.executable, "-m", "spikedistill", "train", recipe, *small, f"out={two}"]
     done = subprocess.run(
         [*command, "devices=2", "strategy=fsdp", "--resume"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -137,3 +137,27 @@ def test_a_damaged_experiment_is_named(make_run, make_record, tmp_path, changes)
     put(make_run("snn", 0).parent, "experiment.json", make_record(**changes))
     with pytest.raises(UserError, match=r"experiment\.json"):
         page(tmp_path)
+
+
+def test_bills_of_other_constants_are_left_out_and_named(make_run, make_bill, tmp_path):
+    for seed in (0, 1):
+        put(make_run("sakd", seed), "energy.json", {"student": make_bill(300e3), "twin": None, "teacher": None})
+    other = make_bill(1e3)
+    other["prices"] = other["prices"] | {"source": "somebody's own"}
+    put(make_run("twld", 0), "energy.json", {"student": other, "twin": None, "teacher": None})
+    shown = section(page(tmp_path), "energy")
+    assert "300" in shown and "Horowitz 2014" in shown and "somebody" not in shown
+    assert "Left out, as they were measured with other constants: digits-2conv-twld." in shown
+
+
+def test_curves_on_other_images_or_timesteps_are_left_out_and_named(make_run, tmp_path):
+    def curve(images: int, timesteps: int) -> dict[str, Any]:
+        points = {"summary": "noise; strength: sigma", "accuracy": {"0": 97.0, "0.1": 90.0}}
+        return {"images": images, "timesteps": timesteps, "seed": 0, "curves": {"gaussian": points}}
+
+    put(make_run("snn", 0), "robustness.json", curve(500, 4))
+    put(make_run("sakd", 0), "robustness.json", curve(500, 4))
+    put(make_run("twld", 0), "robustness.json", curve(100, 4))
+    put(make_run("idsnn", 0), "robustness.json", curve(500, 2))
+    shown = section(page(tmp_path), "robustness")
+    assert "as measured on other images or with another T: digits-2conv-idsnn, digits-2conv-twld." in shown

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from spikedistill.report import find_runs, print_table, table, to_html, to_markdown
+from spikedistill.report.contents import arrange
 from spikedistill.report.groups import spread
 from spikedistill.report.table import Row, Table, points
 
@@ -204,3 +205,29 @@ def test_html_leaves_out_columns_that_say_nothing(make_run, tmp_path, compared):
     bare = tmp_path / "bare"
     make_run(folder=str(bare / "one"))
     assert "vs published" not in to_html(table(find_runs(bare)))
+
+
+def test_data_of_one_name_but_of_other_test_images_are_no_seeds_of_one_another(make_run, tmp_path):
+    for seed, method, accuracy, test_set in (
+        (0, "snn", 55.0, "flowers"),
+        (0, "sakd", 93.0, "cars"),
+        (1, "sakd", 71.0, "birds"),
+    ):
+        folder = f"{method}-{test_set}"
+        make_run(method, seed, accuracy=accuracy, dataset="own", summary={"test_set": test_set}, folder=folder)
+    rows = table(find_runs(tmp_path / "runs")).rows
+    assert sorted(row.group.dataset for row in rows) == ["own (birds)", "own (cars)", "own (flowers)"]
+    assert all(row.accuracy.n == 1 and row.gain is None for row in rows)
+
+
+def test_a_page_names_rows_as_its_table_does(make_run, tmp_path):
+    """Runs that differ in too much for a label have numbers, which must not depend on the order of reading."""
+    for number, accuracy in enumerate((80.0, 90.0)):
+        config = {
+            "optimiser": {"name": "adamw", "lr": 0.1 + number},
+            "schedule": {"name": f"s{number}", "warmup": number},
+        }
+        make_run("sakd", 0, accuracy=accuracy, epochs=10 + number, config=config, folder=f"r{number}")
+    report = arrange(find_runs(tmp_path / "runs"))
+    (block,) = report.blocks
+    assert [row.group.label for row in block.table.rows] == block.names

@@ -33,17 +33,39 @@ def open_stream(settings: DataSettings) -> tuple[str, tuple[str, ...], ShardSet,
     place = settings.path or settings.name
     splits, counts = _load(place)
     name = Path(place).expanduser().resolve().name if settings.path else settings.name
-    test = next((key for key in TEST_SPLITS if key in splits), None)
-    if "train" not in splits or test is None:
-        raise UserError(f"data set '{name}' has no split 'train' and a test split (it has: {', '.join(splits)})")
+    if "train" not in splits:
+        raise UserError(f"data set '{name}' has no split 'train' (it has: {', '.join(splits)})")
     features = splits["train"].features
     if features is None:
         raise UserError(f"data set '{name}' does not say which columns it has; leave data.streaming out")
     classes = tuple(getattr(features[label_column(features, name)], "names", None) or ())
     if not classes:
         raise UserError(f"data set '{name}' does not name its classes, which a stream needs; leave data.streaming out")
+    test = _test_split(splits, name)
     train = _part(splits["train"], counts.get("train"), settings, name, "train", len(classes))
     return name, classes, train, _part(splits[test], counts.get(test), settings, name, test, len(classes), train)
+
+
+def _test_split(splits: Mapping[str, Any], name: str) -> str:
+    """The first test split whose images have labels, by its first rows: ImageNet's ``test`` is published without."""
+    for key in TEST_SPLITS:
+        if key not in splits or splits[key].features is None:
+            continue
+        label = label_column(splits[key].features, name)
+        rows = _first_rows(splits[key].select_columns([label]), f"'{name}' split '{key}'")
+        if any(row[label] != -1 for row in rows):
+            return key
+    raise UserError(
+        f"data set '{name}' has no test split with labels (it has: {', '.join(splits)}; "
+        f"accepted: {', '.join(TEST_SPLITS)})"
+    )
+
+
+def _first_rows(rows: Any, where: str) -> list[Any]:
+    try:
+        return list(islice(rows, INSPECTED))
+    except Exception as error:  # see _load
+        raise UserError(f"{where} cannot be read ({first_line(error)}); copy it again") from error
 
 
 def _check(settings: DataSettings) -> None:
@@ -105,11 +127,7 @@ def _part(
     rows = rows.select_columns([image, label]).cast_column(image, Image(decode=False))
     where = f"'{name}' split '{split}'"
     roots = image_roots(Path(settings.path).expanduser() if settings.path else None)
-    try:
-        inspected = list(islice(rows, INSPECTED))
-    except Exception as error:  # see _load
-        raise UserError(f"{where} cannot be read ({first_line(error)}); copy it again") from error
-    first = EncodedRows(inspected, image, where, roots)
+    first = EncodedRows(_first_rows(rows, where), image, where, roots)
     decoder = like.decoder if like else choose_decoder(first, settings.channels, settings.size)
     return ShardSet(
         rows,

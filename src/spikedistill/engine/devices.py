@@ -65,6 +65,8 @@ def resolve_precision(name: str, device: torch.device) -> str:
     """
     if name not in PRECISIONS:
         raise unknown("precision", name, PRECISIONS)
+    if name == "16" and device.type == "cpu":
+        raise UserError("precision 16 needs a GPU; a CPU has bf16 (precision=bf16, or auto) and 32")
     if name != "auto":
         return name
     if device.type == "cuda":  # older GPUs emulate it, slower than float32

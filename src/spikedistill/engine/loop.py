@@ -257,7 +257,7 @@ class Trainer:
         return means
 
     def _learning_rate(self, batch: int) -> float:
-        # Updates happen every `accumulate` batches; the rate follows the batches, a step's first one decides.
+        # Updates happen every `accumulate` batches; the rate follows the batches, a step's last one decides.
         settings = self.settings
         epoch = self.position.epoch + batch / max(len(self.train), 1)
         return learning_rate(epoch, settings.epochs, settings.optimizer.lr, settings.schedule)
@@ -278,7 +278,7 @@ class Trainer:
         with self.fabric.no_backward_sync(self.model, enabled=not (update or self.weights.each_batch)):
             logits, losses = self.step_model(*inputs)
             loss = torch.stack(list(losses.values())).sum()
-            self.fabric.backward(loss / settings.accumulate)
+            self.fabric.backward(loss / self._group())
         if update:
             self.weights.gradients()
         found = self.watch.after(losses, update, position.epoch, position.batch, inputs)
@@ -299,6 +299,11 @@ class Trainer:
             self.spoiled = False
             self.optimizer.zero_grad(set_to_none=True)
         return update
+
+    def _group(self) -> int:
+        """How many batches the update that this one belongs to has: an epoch's last may have fewer."""
+        first = self.position.batch - self.position.batch % self.settings.accumulate
+        return min(self.settings.accumulate, len(self.train) - first)
 
     def _update(self) -> None:
         if self.settings.clip is not None:

@@ -53,7 +53,13 @@ class Whole:
 
     def restore(self, optimizer: Any, state: dict[str, Any]) -> None:
         """Goes on from the method, which has just been loaded, and a whole optimiser's state."""
-        optimizer.load_state_dict(state)
+        entries = {index: dict(held) for index, held in state["state"].items()}
+        for index, parameter in enumerate(_parameters(optimizer)):
+            for key, value in entries.get(index, {}).items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    # Laid out as the parameter: a fused step runs through memory, and sharded runs leave rows.
+                    entries[index][key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        _load(optimizer, state | {"state": entries})
 
     def state_of(self, optimizer: Any) -> dict[str, Any]:
         """The whole optimiser's state; all processes at the same place."""
@@ -123,12 +129,12 @@ class Sharded(Whole):
         parts = self.trained.state_dict()
         whole = self.method.state_dict()
         self.trained.load_state_dict({name: _part(value, parts[name]) for name, value in whole.items()})
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = _parameters(optimizer)
         cut = {
             index: {key: _part(value, parameters[index]) for key, value in entries.items()}
             for index, entries in state["state"].items()
         }
-        optimizer.load_state_dict(state | {"state": cut})
+        _load(optimizer, state | {"state": cut})
 
     def state_of(self, optimizer: Any) -> dict[str, Any]:
         from torch.distributed.tensor import DTensor
@@ -191,6 +197,19 @@ def _squares(tensors: list[Tensor], device: torch.device) -> Tensor:
     for tensor in tensors:
         total += tensor.float().square().sum()
     return total
+
+
+def _parameters(optimizer: Any) -> list[Tensor]:
+    """In the order in which the optimiser's state numbers them."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _load(optimizer: Any, state: dict[str, Any]) -> None:
+    """Loads an optimiser's state; how its step runs stays its own affair, as that goes by where its parameters are."""
+    own = [{key: group[key] for key in ("fused", "foreach") if key in group} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
 
 
 def _part(value: Any, like: Any) -> Any:

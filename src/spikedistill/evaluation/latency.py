@@ -19,8 +19,9 @@ class Exit:
     """Stopping as soon as the answer is confident.
 
     Attributes:
-        confidence: probability of the likeliest class (softmax of the mean of the logits so far) at which a network
-            stops; 0 stops after the first step, 1 never before the last.
+        confidence: probability of the likeliest class (softmax of the mean of the logits so far; of the spikes counted
+            so far where output neurons fire, as rates between 0 and 1 are never sure) at which a network stops; 0 stops
+            after the first step, 1 never before the last.
         timesteps: used, on average over images.
         accuracy: in percent.
         shares: of the images that stopped after 1, 2, ... T steps.
@@ -66,6 +67,7 @@ def latency(network: nn.Module, batches: Batches, *, reach: int = 2) -> Latency:
     trained = getattr(network, "timesteps", None)
     if trained is None:
         raise UserError("latency is a matter of timesteps; this network is an ANN")
+    counted = getattr(network, "output", None) is not None
     certain, right = [], []
     try:
         network.timesteps = reach * trained  # type: ignore[assignment]
@@ -73,8 +75,9 @@ def latency(network: nn.Module, batches: Batches, *, reach: int = 2) -> Latency:
             for images, labels in batches.epoch(0):
                 steps = per_step_logits(network, images).float()
                 counts = torch.arange(1, len(steps) + 1, device=steps.device).view(-1, 1, 1)
-                answers = steps.cumsum(0) / counts
-                certain.append(answers.softmax(-1).amax(-1).cpu())
+                summed = steps.cumsum(0)
+                answers = summed / counts
+                certain.append((summed if counted else answers).softmax(-1).amax(-1).cpu())
                 right.append((answers.argmax(-1) == labels).cpu())
     finally:
         network.timesteps = trained  # type: ignore[assignment]

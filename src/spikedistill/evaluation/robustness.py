@@ -3,8 +3,8 @@
 Each kind is a function and a line in ``NOISES``. Everything random follows from the seed and the kind alone, and a
 stronger noise is the weaker one scaled up, so that curves of two networks are drawn under the same noise.
 
-Source: KDSNN table 2 and figure 8 (Gaussian noise on CIFAR-10 at 0.01, 0.03, 0.05). The poster does not say whether
-these are standard deviations or variances, nor whether it trains on noisy images; here they are standard deviations.
+Source: KDSNN table 2 and figure 8 (Gaussian noise on CIFAR-10 at sigma = 0.01, 0.03, 0.05). The poster does not say
+whether it trains on noisy images.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Noise:
         most: the largest strength that makes sense, None for no limit.
         apply: puts it into a network for a ``with`` block and yields what it does to images.
         on_spikes: whether it needs an SNN.
+        on_pixels: whether it needs images.
     """
 
     summary: str
@@ -47,6 +48,7 @@ class Noise:
     most: float | None
     apply: Apply
     on_spikes: bool = False
+    on_pixels: bool = False
 
 
 def _pixels(change: Callable[[Tensor, float, torch.Generator], Tensor]) -> Apply:
@@ -152,12 +154,14 @@ NOISES: dict[str, Noise] = {
         (0.01, 0.03, 0.05, 0.1, 0.2, 0.3),
         None,
         _pixels(_gaussian),
+        on_pixels=True,
     ),
     "salt-and-pepper": Noise(
         "pixels turned black or white; strength: share of pixels",
         (0.01, 0.02, 0.05, 0.1, 0.2),
         1.0,
         _pixels(_salt_and_pepper),
+        on_pixels=True,
     ),
     "blur": Noise(
         "Gaussian blur; strength: standard deviation in pixels", (0.5, 0.75, 1.0, 1.5, 2.0), None, _pixels(_blur)
@@ -167,6 +171,7 @@ NOISES: dict[str, Noise] = {
         (0.125, 0.25, 0.375, 0.5),
         1.0,
         _pixels(_occlusion),
+        on_pixels=True,
     ),
     "spike-deletion": Noise(
         "spikes lost on the way to the next layer; strength: share of spikes",
@@ -191,10 +196,15 @@ NOISES: dict[str, Noise] = {
 }
 
 
-def noises_for(network: nn.Module) -> list[str]:
-    """The kinds of noise that a network can be tried with: those on spikes are for SNNs only."""
-    spiking = bool(layers_of(network))
-    return [kind for kind, noise in NOISES.items() if spiking or not noise.on_spikes]
+def noises_for(network: nn.Module, info: DataInfo) -> list[str]:
+    """The kinds of noise that a network can be tried with: those on spikes are for SNNs, those on pixels for images.
+
+    What an event camera's frames hold are counts: a small share of 255 is more events than there are.
+    """
+    spiking, images = bool(layers_of(network)), info.timesteps is None
+    return [
+        kind for kind, noise in NOISES.items() if (spiking or not noise.on_spikes) and (images or not noise.on_pixels)
+    ]
 
 
 def parse_noise(text: str) -> tuple[str, tuple[float, ...]]:
@@ -233,12 +243,13 @@ def robustness(
         seed: of the noise.
 
     Raises:
-        UserError: an unknown kind, or noise on the spikes of an ANN.
+        UserError: an unknown kind, noise on the spikes of an ANN, or on the pixels of events.
     """
     if kind not in NOISES:
         raise unknown("noise", kind, list(NOISES))
-    if kind not in noises_for(network):
-        raise UserError(f"noise '{kind}' is on spikes, and this network is an ANN")
+    if kind not in noises_for(network, info):
+        reason = "spikes, and this network is an ANN" if NOISES[kind].on_spikes else "pixels, and these data are events"
+        raise UserError(f"noise '{kind}' is on {reason}")
     subject = restore(copy.deepcopy(network))
     found = {0.0: _accuracy(subject, batches, lambda images: images)}
     for strength in dict.fromkeys(strengths):

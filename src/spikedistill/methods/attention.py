@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from spikedistill.errors import UserError
 from spikedistill.losses import saliency_divergence, soft_targets
-from spikedistill.methods.base import Method, Progress
+from spikedistill.methods.base import Method, Progress, seen_by
 from spikedistill.methods.features import MethodTaps, common_points, feature_shapes, same_size
 from spikedistill.methods.ranges import check_ranges
 from spikedistill.spiking.time import rate
@@ -48,9 +48,9 @@ def unit_range(maps: Tensor, least: float) -> Tensor:
     return (maps - low) / (high - low).clamp(min=least)
 
 
-def spike_map(spikes: Tensor, batch: int) -> Tensor:
-    """Spikes ``[T*B, C, H, W]`` summed over T and C, each image's map in [0, 1]: ``[B, H, W]``."""
-    counts = rate(spikes.float(), batch).sum(1) * (spikes.shape[0] // batch)
+def spike_map(spikes: Tensor, batch: int, timesteps: int) -> Tensor:
+    """Spikes ``[T*B, C, H, W]``, or their rates ``[B, C, H, W]``, counted over T and C: ``[B, H, W]``, in [0, 1]."""
+    counts = timesteps * rate(spikes.float(), batch).sum(1)
     # The range of a count is 0 or at least 1: a silent map stays zero, and its gradient stays small.
     return unit_range(counts, least=1.0)
 
@@ -92,7 +92,7 @@ class ClassMaps:
     def __call__(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The network's logits ``[B, K]`` and, by feature, each image's map in [0, 1] for its predicted class."""
         with torch.enable_grad():
-            logits = self._network(images)
+            logits = self._network(seen_by(self._network, images))
             names, values = list(self._values), list(self._values.values())
             self._values = {}
             gradients = torch.autograd.grad(logits.max(dim=1).values.sum(), values)
@@ -172,8 +172,9 @@ class SAMDNLD(Method):
             "task": F.cross_entropy(logits.float(), labels),
             "response": settings.gamma * soft_targets(smoothed(logits, settings.noise), answer, settings.temperature),
         }
+        timesteps = getattr(self.student, "timesteps", None) or 1
         for name, spikes in self.spikes.take().items():
-            ours, theirs = same_size(spike_map(spikes, labels.shape[0])[:, None], maps[name][:, None])
+            ours, theirs = same_size(spike_map(spikes, labels.shape[0], timesteps)[:, None], maps[name][:, None])
             divergence = saliency_divergence(ours[:, 0], theirs[:, 0], settings.map_temperature)
             losses[f"map/{name}"] = settings.beta * divergence
         return logits, losses

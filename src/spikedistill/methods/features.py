@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikedistill.errors import UserError, unknown
+from spikedistill.models.adopt import Adopted
 from spikedistill.models.features import Taps, taps
 from spikedistill.models.twin import Twin
 from spikedistill.spiking.time import rate
@@ -25,6 +26,11 @@ def points_of(network: nn.Module, level: str) -> dict[str, str]:
     levels = ("stage", "block")
     if level not in levels:
         raise unknown("feature level", level, levels)
+    if isinstance(network, Adopted):
+        raise UserError(
+            f"{network.name} runs step by step, and methods that compare features cannot tell its steps apart; choose "
+            "one that compares answers, such as kdsnn-response or twld"
+        )
     points = getattr(network, f"{level}s", None)
     if not isinstance(points, Mapping):  # a sub-module of that name: a traced network keeps its features elsewhere
         points = network.points.get(f"{level}s") if isinstance(network, Twin) else None

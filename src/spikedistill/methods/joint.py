@@ -48,7 +48,7 @@ from torch.func import functional_call
 
 from spikedistill.errors import UserError
 from spikedistill.losses import soft_targets, squared_distance
-from spikedistill.methods.base import JOINT_TEACHER, Method, Progress, answer_shape, check_classes
+from spikedistill.methods.base import JOINT_TEACHER, Method, Progress, answer_shape, check_classes, seen_by
 from spikedistill.methods.factorisation import SharedFactors, factorisable
 from spikedistill.methods.features import MethodTaps, common_points, feature_shapes, module_key
 from spikedistill.methods.ranges import check_ranges
@@ -155,7 +155,7 @@ class JointASNN(Method):
 
     def forward(self, images: Tensor, labels: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
         ann_weights, snn_weights = self._weights()
-        ann = self.ann_branches(functional_call(self.ann, ann_weights, (images,)))
+        ann = self.ann_branches(functional_call(self.ann, ann_weights, (seen_by(self.ann, images),)))
         logits = functional_call(self.student, snn_weights, (images,))
         snn = self.snn_branches(logits)
         target = ann.detach()

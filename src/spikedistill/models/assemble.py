@@ -26,7 +26,7 @@ from spikedistill.models.rebuild import (
     where,
     without_writes,
 )
-from spikedistill.models.replaceable import KEPT, Found, find
+from spikedistill.models.replaceable import KEPT, UNUSUAL, Found, find
 from spikedistill.models.staging import stages_and_blocks
 
 Slot = tuple[str, str]
@@ -74,13 +74,14 @@ class Use:
 
 @dataclass
 class Parts:
-    """What a rebuilt network is made of."""
+    """What a rebuilt network is made of; ``analogue`` names nonlinear steps that stay what they are (``UNUSUAL``)."""
 
     body: nn.Module
     programs: dict[tuple[bool, bool], Program]
     sites: tuple[Site, ...]
     points: dict[str, dict[str, str]]
     clock: Clock
+    analogue: tuple[str, ...]
 
 
 def assemble(network: nn.Module, graphs: Mapping[bool, fx.Graph], traced_on: nn.Module) -> Parts:
@@ -115,7 +116,7 @@ def assemble(network: nn.Module, graphs: Mapping[bool, fx.Graph], traced_on: nn.
     points = _own_points(network, parts.sites) or dict(
         zip(("stages", "blocks"), stages_and_blocks(graphs[False], linear), strict=True)
     )
-    return Parts(body, programs, tuple(parts.sites.values()), points, parts.clock)
+    return Parts(body, programs, tuple(parts.sites.values()), points, parts.clock, tuple(dict.fromkeys(parts.analogue)))
 
 
 class _Assembly:
@@ -131,6 +132,7 @@ class _Assembly:
         self.constants: list[tuple[str, Tensor]] = []
         self.seen: set[str] = set()
         self.unseen: list[str] = []
+        self.analogue: list[str] = []
         self.containers: dict[str, nn.Module] = {}
 
     def keep_constants(self, graph: fx.Graph, traced_on: nn.Module) -> None:
@@ -153,7 +155,10 @@ class _Assembly:
         counts: Counter[tuple[str, bool]] = Counter()
         for node in graph.nodes:
             module = self.modules[node.target] if node.op == "call_module" else None
-            self.seen.add(type(module).__name__.lower() if module is not None else name_of(node))
+            name = type(module).__name__.lower() if module is not None else name_of(node)
+            self.seen.add(name)
+            if name in UNUSUAL:
+                self.analogue.append(where(node))
             found, source = find(node, module), input_of(node)
             dropout = type(module) in DROPOUTS or (node.op == "call_function" and node.target in DROPOUT_FUNCTIONS)
             if source is None or not (found or dropout) or not source.meta["varies"]:

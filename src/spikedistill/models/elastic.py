@@ -182,6 +182,8 @@ class ElasticResNet(ResNet):
         self.space.check(subnet)
         with torch.device("meta"):  # no numbers are drawn for weights that are replaced
             plain = self._plain(subnet)
+            if self.output is not None:
+                plain.fire()
         ours = self.state_dict()
         state = {
             key: ours[key][tuple(slice(size) for size in value.shape)].clone()
@@ -191,8 +193,6 @@ class ElasticResNet(ResNet):
         if self.timesteps is not None:
             plain.timesteps = self.timesteps
         plain.encoding = self.encoding
-        if self.output is not None:
-            plain.fire()
         if self.settings is not None:
             options = self.settings["options"]
             assert isinstance(options, dict)

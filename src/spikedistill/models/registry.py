@@ -208,7 +208,7 @@ def _check_option(name: str, option: inspect.Parameter, value: object) -> None:
         kind = "a whole number" if expected is int else "a name"
         raise UserError(f"model {name}: {option.name} must be {kind}, not {value!r}")
     if option is OUTPUT and value not in OUTPUTS:
-        raise unknown("output", value, OUTPUTS)
+        raise unknown("output", str(value), OUTPUTS)
     least = 0 if option.name == "hidden" else 1
     if isinstance(value, int) and value < least:
         raise UserError(f"model {name}: {option.name} must be at least {least}, not {value}")

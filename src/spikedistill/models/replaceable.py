@@ -56,6 +56,7 @@ MODULES: dict[type[nn.Module], Kind] = {
     nn.SELU: Kind(F.selu, (), NEGATIVE),
     nn.Softplus: Kind(F.softplus, ("beta", "threshold"), SMOOTH),
     nn.Hardtanh: _HARDTANH,
+    nn.RReLU: Kind(F.rrelu, ("lower", "upper"), NEGATIVE),
 }
 
 _CLAMP = Kind(torch.clamp, (), None, ("min", "max"))
@@ -77,6 +78,8 @@ FUNCTIONS: dict[Any, Kind] = {kind.function: kind for kind in MODULES.values()} 
     torch.celu: Kind(F.celu, (), NEGATIVE, ("alpha",)),
     F.softplus: Kind(F.softplus, (), SMOOTH, ("beta", "threshold")),
     F.hardtanh: Kind(F.hardtanh, (), _HARDTANH.loss, ("min_val", "max_val")),
+    F.rrelu: Kind(F.rrelu, (), NEGATIVE, ("lower", "upper")),
+    F.rrelu_: Kind(F.rrelu, (), NEGATIVE, ("lower", "upper")),
     F.hardtanh_: Kind(F.hardtanh, (), _HARDTANH.loss, ("min_val", "max_val")),
     torch.clamp: _CLAMP,
     torch.clip: _CLAMP,
@@ -95,6 +98,9 @@ METHODS: dict[str, Kind] = {
 
 KEPT = ("sigmoid", "tanh", "softmax", "hardsigmoid", "logsigmoid")
 """Nonlinear steps that stay what they are: gates and attention weights."""
+
+UNUSUAL = ("threshold", "softshrink", "hardshrink", "tanhshrink", "softsign", "glu", "maximum", "minimum")
+"""Nonlinear steps that stay what they are too, though somebody may have meant them for activations."""
 
 
 @dataclass(frozen=True)

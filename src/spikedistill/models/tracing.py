@@ -38,8 +38,12 @@ FACTORIES = (
     *("finfo", "iinfo"),
     *("arange", "as_tensor", "empty", "eye", "full", "linspace", "ones", "tensor", "zeros"),
     *("rand", "randn", "randint", "randperm", "normal"),
+    "where",
 )
-"""Functions that make something of no tensor: fx would carry them out once and for all, or not at all."""
+"""Functions that make something of no tensor: fx would carry them out once and for all, or not at all.
+
+``where`` is none of them, but torch looks for its number's dtype in what poses as a tensor here, and ends the process.
+"""
 
 
 class Opaque(TorchFunctionMode):

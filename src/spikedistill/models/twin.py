@@ -65,7 +65,15 @@ class Twin(nn.Module):
     ) -> None:
         super().__init__()
         for name in [*body._modules, *body._parameters, *body._buffers]:
-            if name in vars(Twin) or name in ("points", "_clock", "_programs", "_sites", "_dims", "_origin"):
+            if name in vars(Twin) or name in (
+                "points",
+                "_clock",
+                "_programs",
+                "_sites",
+                "_dims",
+                "_origin",
+                "_analogue",
+            ):
                 raise refusal(f"'{name}'", "the spiking twin uses this name itself; rename the network's")
         self._modules, self._parameters, self._buffers = body._modules, body._parameters, body._buffers
         self._non_persistent_buffers_set = body._non_persistent_buffers_set
@@ -75,6 +83,7 @@ class Twin(nn.Module):
         self._timesteps: int | None = None
         self._clock, self._programs, self._sites, self._dims = clock, programs, sites, dims
         self._origin = type(body).__name__
+        self._analogue: tuple[str, ...] = ()
         self.points = points
 
     def __getattr__(self, name: str) -> Any:
@@ -204,6 +213,9 @@ def spikify(
             lost.setdefault(f"{site.activation}: {site.loss}", []).append(site.path)
     for loss, paths in lost.items():
         warnings.warn(f"neurons take the place of {loss} ({_shortened(paths)})", UserWarning, stacklevel=2)
+    if ann._analogue:
+        told = f"{_shortened(list(ann._analogue))}: no neuron takes their place"
+        warnings.warn(f"these steps stay analogue, {told}; use nn.ReLU for what shall spike", UserWarning, stacklevel=2)
     snn = ann._with_neurons(timesteps, neuron if neuron is not None else LIF())
     if calibration is not None:
         calibrate(snn, calibration)
@@ -237,6 +249,7 @@ def retrace(network: nn.Module, example_input: Tensor) -> Twin:
         graphs = {training: trace(work.train(training), rows, is_activation) for training in (False, True)}
         parts = assemble(network, graphs, work)
         ann = Twin(parts.body, parts.programs, parts.sites, parts.points, parts.clock, rows.dim())
+        ann._analogue = parts.analogue
         _compare(witness, ann, rows)
     return ann
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from spikedistill.report import plots
 from spikedistill.report.runs import EVALUATION, METRICS, PLAIN_ANN, PLAIN_SNN, SUMMARY, Run
-from spikedistill.report.table import Row, Table, provenance, table
+from spikedistill.report.table import Row, Table, notes, provenance, table
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def arrange(runs: Sequence[Run]) -> Report:
     blocks = []
     for place in dict.fromkeys((row.group.dataset, row.group.model) for row in compared.rows):
         rows = [row for row in compared.rows if (row.group.dataset, row.group.model) == place]
-        mine = table([run for row in rows for run in row.group.runs])
+        mine = Table(rows, [note for row in rows for note in notes(row)])
         names = [_name(row, rows) for row in rows]
         for row, name in zip(rows, names, strict=True):
             if row.group.method in (PLAIN_ANN, PLAIN_SNN):
@@ -109,6 +110,25 @@ def panels(drawn: dict[int, str], block: Block) -> str:
     behind = [figure for index, figure in drawn.items() if index not in ahead]
     folded = f"<details><summary>{len(behind)} more</summary>{grid(behind, block)}</details>"
     return grid([drawn[index] for index in ahead], block) + folded
+
+
+def alike(block: Block, file: str) -> tuple[list[Run], str]:
+    """The block's runs whose ``file`` was measured with the T of training and on as many images as most of them were.
+
+    Returns:
+        Those runs, and a line (HTML) that names the others; empty where there are none.
+    """
+    runs = [run for row in block.table.rows for run in row.group.runs if file in run.measured]
+    usual = Counter(str(run.measured[file].get("images")) for run in runs).most_common(1)
+    same = [
+        run
+        for run in runs
+        if str(run.measured[file].get("images")) == usual[0][0]
+        and run.measured[file].get("timesteps") in (None, run.timesteps)
+    ]
+    others = ", ".join(dict.fromkeys(run.name for run in runs if run not in same))
+    told = f"Left out of {file}'s charts, as measured on other images or with another T: {others}."
+    return same, f'<p class="note">{escape(told)}</p>' if others else ""
 
 
 def chart(drawn: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -58,12 +59,12 @@ class Line:
 def energies(report: Report) -> Part | None:
     """What an image costs: computation, data movement, and the layers of the best row."""
     body = ""
-    source = ""
+    source = _source(report)
+    others = [run.name for run in report.runs if _bill_source(run) not in (None, source)]
     for block in report.blocks:
-        lines = _lines(block)
+        lines = _lines(block, source)
         if not lines:
             continue
-        source = lines[0].bills[0].source
         drawn = [chart(bars.stacked([(one.name, one.colour, one.mean("computation"), one.movement) for one in lines]))]
         detailed = [line for line in lines if line.bills[0].timesteps]
         if detailed:
@@ -76,15 +77,32 @@ def energies(report: Report) -> Part | None:
         "each run's energy.json. A layer that takes spikes adds, a layer that takes anything else multiplies. Moving "
         "data is a range, from the cheapest to the dearest memory."
     )
+    if others:
+        body += (
+            '<p class="note">Left out, as they were measured with other constants: '
+            f"{escape(', '.join(dict.fromkeys(others)))}.</p>"
+        )
     return Part(intro, body)
 
 
-def _lines(block: Block) -> list[Line]:
+def _source(report: Report) -> str:
+    """The constants that most bills were made out with."""
+    named = Counter(source for run in report.runs if (source := _bill_source(run)) is not None)
+    return named.most_common(1)[0][0] if named else ""
+
+
+def _bill_source(run: Run) -> str | None:
+    """The constants of a run's bill; None where it has none."""
+    bill = _bill(run, "student") if ENERGY in run.measured else None
+    return bill.source if bill else None
+
+
+def _lines(block: Block, source: str) -> list[Line]:
     """Each row that was measured, then the ANN of the same architecture and the teachers."""
     lines: list[Line] = []
     others: dict[str, dict[float, tuple[Bill, str]]] = {}
     for row, name, colour in zip(block.table.rows, block.names, block.colours, strict=True):
-        found = [run for run in row.group.runs if ENERGY in run.measured]
+        found = [run for run in row.group.runs if _bill_source(run) == source]
         bills = [bill for bill in (_bill(run, "student") for run in found) if bill]
         if bills:
             lines.append(Line(name, colour, bills, [bill for bill in (_bill(run, "twin") for run in found) if bill]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spikedistill.report.runs import PLAIN_ANN, PLAIN_SNN, Run
@@ -78,7 +78,7 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
     by falling accuracy.
     """
     families: dict[tuple[str, str, str], list[Run]] = {}
-    for run in runs:
+    for run in _told_apart(list(runs)):
         families.setdefault((run.dataset, run.model, run.method), []).append(run)
     groups = []
     for (dataset, model, method), family in families.items():
@@ -89,6 +89,17 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
                 groups.append(Group(dataset, model, first.timesteps, method, label, _settings(first), tuple(found)))
     appearance = {place: index for index, place in enumerate(dict.fromkeys((g.dataset, g.model) for g in groups))}
     return sorted(groups, key=lambda g: (appearance[g.dataset, g.model], *_rank(g)))
+
+
+def _told_apart(runs: list[Run]) -> list[Run]:
+    """Runs on data of the same name but of other classes or test images, under names of their own."""
+    kinds: dict[str, set[str]] = {}
+    for run in runs:
+        kinds.setdefault(run.dataset, set()).add(run.test_set)
+    return [
+        replace(run, dataset=f"{run.dataset} ({run.test_set or 'unknown'})") if len(kinds[run.dataset]) > 1 else run
+        for run in runs
+    ]
 
 
 def plain_snn_of(group: Group, groups: Iterable[Group]) -> Group | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from spikedistill.errors import UserError
 from spikedistill.report import plots
-from spikedistill.report.contents import Block, Part, Report, chart, grid, place
+from spikedistill.report.contents import Block, Part, Report, alike, chart, grid, place
 from spikedistill.report.evaluation import reasonable
 from spikedistill.report.groups import spread
 from spikedistill.report.plots import Axis, Series
@@ -34,7 +34,7 @@ def latencies(report: Report) -> Part | None:
             ),
         ]
         if drawn:
-            body += place(block, report) + grid([chart(one) for one in drawn], block)
+            body += place(block, report) + grid([chart(one) for one in drawn], block) + alike(block, LATENCY)[1]
     intro = (
         "First: the same trained network read out after every timestep, up to twice the number that it was trained "
         "with. Second: each image stops at the first timestep whose answer is confident enough (softmax of the mean of "
@@ -44,9 +44,9 @@ def latencies(report: Report) -> Part | None:
 
 
 def _series(block: Block, points: Callable[[Run], Points]) -> list[Series]:
-    series = []
+    series, same = [], alike(block, LATENCY)[0]
     for row, name, colour in zip(block.table.rows, block.names, block.colours, strict=True):
-        found = [_checked(run, points) for run in row.group.runs if LATENCY in run.measured]
+        found = [_checked(run, points) for run in row.group.runs if run in same]
         # Over seeds, points belong together by their place in the list: the same T, or the same level of confidence.
         columns = list(zip(*found, strict=False))
         drawn = []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from spikedistill.errors import UserError
 from spikedistill.report import plots
-from spikedistill.report.contents import Block, Part, Report, chart, grid, place
+from spikedistill.report.contents import Block, Part, Report, alike, chart, grid, place
 from spikedistill.report.evaluation import reasonable
 from spikedistill.report.groups import spread
 from spikedistill.report.plots import Axis, Series
@@ -19,12 +19,12 @@ def robustness(report: Report) -> Part | None:
     """Accuracy under noise, a chart a kind, a line a method."""
     body = ""
     for block in report.blocks:
-        runs = [run for row in block.table.rows for run in row.group.runs]
+        runs, left_out = alike(block, ROBUSTNESS)
         curves = {run.path: _curves(run) for run in runs}
         units = {kind: unit for run in runs for kind, unit in _units(run).items()}
         drawn = [picture for kind, unit in units.items() for picture in _charts(block, kind, unit, curves)]
         if drawn:
-            body += place(block, report) + grid([chart(one) for one in drawn], block)
+            body += place(block, report) + grid([chart(one) for one in drawn], block) + left_out
     intro = (
         "Finished networks, tried under noise on the pixels, on the spikes inside and on the weights; for one seed the "
         "noise is the same for all of them, and strength 0 is without noise."
@@ -35,7 +35,7 @@ def robustness(report: Report) -> Part | None:
 def _charts(block: Block, kind: str, unit: str, curves: dict[Path, Curves]) -> list[str]:
     series = []
     for row, name, colour in zip(block.table.rows, block.names, block.colours, strict=True):
-        found = [curves[run.path][kind] for run in row.group.runs if kind in curves[run.path]]
+        found = [curves[run.path][kind] for run in row.group.runs if kind in curves.get(run.path, {})]
         strengths = sorted({strength for curve in found for strength in curve})
         points = [(strength, spread(curve.get(strength) for curve in found)) for strength in strengths]
         series.append(Series(name, colour, [(strength, value) for strength, value in points if value]))

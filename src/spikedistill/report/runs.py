@@ -46,6 +46,7 @@ class Run:
     """One run folder. Accuracies are in percent, ``firing_rate`` is spikes per neuron and timestep (0 to 1).
 
     ``metrics`` holds the columns of metrics.csv in order of epochs, ``None`` where a cell is empty or not finite.
+    ``test_set`` tells data of somebody's own from others of the same name; empty where the name says it.
     ``missing`` names the files that are not there; ``measured`` holds the contents of those that may be there beside.
     """
 
@@ -66,6 +67,7 @@ class Run:
     torch: str = "unknown"
     commit: str = "unknown"
     published: Published | None = None
+    test_set: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, list[float | None]] = field(default_factory=dict)
     evaluation: Evaluation | None = None
@@ -139,6 +141,7 @@ def read_run(path: str | Path) -> Run:
         torch=str(summary.get("torch") or "unknown"),
         commit=str(summary.get("commit") or "unknown")[:10],
         published=_published(summary.get("published") or config.get("published"), where.path),
+        test_set=str(summary.get("test_set") or ""),
         config=config,
         metrics=metrics,
         evaluation=evaluation,

@@ -52,7 +52,7 @@ def table(runs: Iterable[Run]) -> Table:
     """Compares runs: those that differ only in seed share a row (see ``groups.group_runs``)."""
     groups = group_runs(runs)
     rows = [_row(group, groups) for group in groups]
-    return Table(rows, [note for row in rows for note in _notes(row)])
+    return Table(rows, [note for row in rows for note in notes(row)])
 
 
 def _row(group: Group, groups: list[Group]) -> Row:
@@ -80,7 +80,8 @@ def _row(group: Group, groups: list[Group]) -> Row:
     )
 
 
-def _notes(row: Row) -> list[str]:
+def notes(row: Row) -> list[str]:
+    """What must not be lost about a row: runs that never ended, seeds that count twice, unlike baselines."""
     group, notes = row.group, []
     stopped = [run for run in group.runs if not run.finished]
     for run in stopped:
@@ -260,7 +261,7 @@ def print_table(compared: Table | Iterable[Run], console: Console | None = None)
         if rich.measure.Measurement.get(console, console.options.update(width=500), drawn).maximum > console.width:
             drawn.padding = (0, 0, 0, 0)
         console.print(heading, drawn, sep="\n")
-        for remark in _remarks(rows, [note for row in rows for note in _notes(row)]):
+        for remark in _remarks(rows, [note for row in rows for note in notes(row)]):
             console.print(rich.text.Text(remark, style="dim"))
         console.print()
 
