@@ -12,7 +12,7 @@ from torch import nn
 
 from spikedistill.build import PRETRAINED, load_teacher, make_network, resolved
 from spikedistill.data import Data, DataInfo, open_data
-from spikedistill.engine.devices import resolve_device, resolve_precision
+from spikedistill.engine.devices import check_sharding, resolve_device, resolve_precision
 from spikedistill.errors import UserError
 from spikedistill.methods.base import JOINT_TEACHER, check_classes
 from spikedistill.models.elsewhere import PREFIX
@@ -44,6 +44,7 @@ def assemble(recipe: Recipe, device: str | None = None) -> Parts:
         raise UserError("the recipe has no section 'student'; say which network to train: student.model=")
     wanted = recipe.student
     method = recipe.method_class()
+    check_sharding(recipe.strategy, recipe.precision, recipe.compile)
     resolve_precision(recipe.precision, resolve_device(device or recipe.device))
     data = open_data(recipe.data, recipe.seed)
     check_frames(data.info, recipe.timesteps, "data.frames=")

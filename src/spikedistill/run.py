@@ -131,8 +131,8 @@ def execute(
     if resume and (folder / SUMMARY).is_file():
         return _finished(recipe, folder, parts.student)
     place = resolve_device(device or recipe.device)
+    check_sharding(recipe.strategy, recipe.precision, recipe.compile)
     precision = resolve_precision(recipe.precision, place)
-    check_sharding(recipe.strategy, precision, recipe.compile)
     fabric = make_fabric(place, precision, recipe.devices, recipe.nodes, recipe.strategy)
     check_shares(recipe.batch_size, recipe.devices * recipe.nodes)
     if recipe.devices * recipe.nodes > 1:
