@@ -92,10 +92,13 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
 
 
 def _told_apart(runs: list[Run]) -> list[Run]:
-    """Runs on data of the same name but of other classes or test images, under names of their own."""
+    """Runs on data of the same name but of other classes or test images, under names of their own.
+
+    Which those are is known of finished runs only.
+    """
     kinds: dict[str, set[str]] = {}
     for run in runs:
-        kinds.setdefault(run.dataset, set()).add(run.test_set)
+        kinds.setdefault(run.dataset, set()).update([run.test_set] if run.finished else [])
     return [
         replace(run, dataset=f"{run.dataset} ({run.test_set or 'unknown'})") if len(kinds[run.dataset]) > 1 else run
         for run in runs
