@@ -76,8 +76,9 @@ def run_campaign(
 
 def _unrecorded(planned: list[Planned], records: Path) -> tuple[list[Planned], int]:
     """The runs that are to be made, and how many others there are."""
-    missing = unmade(planned, records)
-    needed = {run.recipe.folder() for run in missing}
-    needed |= {Path(run.recipe.teacher.path) for run in missing if run.recipe.teacher and run.recipe.teacher.path}
+    needed = {run.recipe.folder() for run in unmade(planned, records)}
+    for run in reversed(planned):  # a teacher, which may have been taught itself, stands before those that it teaches
+        if run.recipe.folder() in needed and run.recipe.teacher and run.recipe.teacher.path:
+            needed.add(Path(run.recipe.teacher.path))
     left = [run for run in planned if run.recipe.folder() in needed]
     return left, len(planned) - len(left)

@@ -78,7 +78,7 @@ class Finish:
             "method": recipe.method["name"],
             "model": recipe.student.model if recipe.student else name_of(student),
             "dataset": data.info.name,
-            "test_set": _told_apart(recipe, data, result),
+            "test_set": _test_set(recipe, data, result),
             "student_accuracy": result.accuracy,
             "teacher_accuracy": None,
             "teacher": recipe.teacher.model if recipe.teacher else None,
@@ -106,7 +106,7 @@ class Finish:
         write_json(folder / SUMMARY, summary)
 
 
-def _told_apart(recipe: Recipe, data: Data, result: Evaluation) -> str | None:
+def _test_set(recipe: Recipe, data: Data, result: Evaluation) -> str | None:
     """What tells data of somebody's own from others of the same name: classes and how many test images each has."""
     if recipe.data.name in list_data() and not (recipe.data.name == "digits" and recipe.data.path):
         return None

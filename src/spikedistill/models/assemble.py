@@ -157,9 +157,9 @@ class _Assembly:
             module = self.modules[node.target] if node.op == "call_module" else None
             name = type(module).__name__.lower() if module is not None else name_of(node)
             self.seen.add(name)
-            if name in UNUSUAL:
-                self.analogue.append(where(node))
             found, source = find(node, module), input_of(node)
+            if name in UNUSUAL and source is not None and source.meta["varies"]:
+                self.analogue.append(where(node))
             dropout = type(module) in DROPOUTS or (node.op == "call_function" and node.target in DROPOUT_FUNCTIONS)
             if source is None or not (found or dropout) or not source.meta["varies"]:
                 continue

@@ -19,11 +19,15 @@ def latencies(report: Report) -> Part | None:
     """How soon the answer is there, and how few timesteps are enough on average."""
     body = ""
     for block in report.blocks:
+        same, left_out = alike(block, LATENCY)
         steps = _series(
-            block, lambda run: sorted((reasonable(t), reasonable(y)) for t, y in _content(run, "accuracy").items())
+            block,
+            same,
+            lambda run: sorted((reasonable(t), reasonable(y)) for t, y in _content(run, "accuracy").items()),
         )
         exits = _series(
             block,
+            same,
             lambda run: [(reasonable(one["timesteps"]), reasonable(one["accuracy"])) for one in _content(run, "exits")],
         )
         drawn = [
@@ -34,7 +38,7 @@ def latencies(report: Report) -> Part | None:
             ),
         ]
         if drawn:
-            body += place(block, report) + grid([chart(one) for one in drawn], block) + alike(block, LATENCY)[1]
+            body += place(block, report) + grid([chart(one) for one in drawn], block) + left_out
     intro = (
         "First: the same trained network read out after every timestep, up to twice the number that it was trained "
         "with. Second: each image stops at the first timestep whose answer is confident enough (softmax of the mean of "
@@ -43,8 +47,8 @@ def latencies(report: Report) -> Part | None:
     return Part(intro, body) if body else None
 
 
-def _series(block: Block, points: Callable[[Run], Points]) -> list[Series]:
-    series, same = [], alike(block, LATENCY)[0]
+def _series(block: Block, same: list[Run], points: Callable[[Run], Points]) -> list[Series]:
+    series = []
     for row, name, colour in zip(block.table.rows, block.names, block.colours, strict=True):
         found = [_checked(run, points) for run in row.group.runs if run in same]
         # Over seeds, points belong together by their place in the list: the same T, or the same level of confidence.
