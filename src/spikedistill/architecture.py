@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from spikedistill.engine.checkpoint import write_durably
 from spikedistill.engine.devices import resolve_device
 from spikedistill.errors import UserError
 from spikedistill.finishing import EVALUATION_BATCH
+from spikedistill.methods.sakd import SAKD
 from spikedistill.methods.supernet import Supernet
 from spikedistill.models.elastic import ElasticResNet
 from spikedistill.models.resnet import ResNet
@@ -162,7 +163,8 @@ def _write_best(folder: Path, network: ResNet, subnet: str, recipe: Recipe, run:
     """The subnet as ``sd.load`` reads it; its config trains the same architecture alone, by SAKD."""
     folder.mkdir(exist_ok=True)
     save_network(network, folder / STUDENT)
-    method = {key: value for key, value in recipe.method.items() if key not in ("name", "random", "others")}
+    accepted = {field.name for field in fields(SAKD.Settings)}
+    method = {key: value for key, value in recipe.method.items() if key in accepted}
     teacher = recipe.teacher.model_dump() if recipe.teacher is not None else {}
     if (run / "teacher" / CONFIG).is_file():
         teacher["path"] = str(run / "teacher")

@@ -70,8 +70,9 @@ def test_a_term_is_zero_where_both_networks_agree(loss) -> None:
     assert outputs.grad.abs().max() < 1e-6
 
 
-def test_terms_are_those_of_the_branches(build, watched, images: Tensor, labels: Tensor) -> None:
-    method = joint(build, images, model="resnet18")
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_terms_are_those_of_the_branches(build, watched, images: Tensor, labels: Tensor, reduction: str) -> None:
+    method = joint(build, images, JointASNN.Settings(norm_reduction=reduction), model="resnet18")
     student, ann = method.student, method.ann
     spikes = {name: watched(student, path, "after") for name, path in student.stages.items()}
     maps = {name: watched(ann, path, "after") for name, path in ann.stages.items()}
@@ -95,7 +96,7 @@ def test_terms_are_those_of_the_branches(build, watched, images: Tensor, labels:
         "branches": sum(nn.functional.cross_entropy(snn[i], labels) for i in range(3)),
         "ann": sum(nn.functional.cross_entropy(ann_all[i], labels) for i in range(4)),
         "kld": (p * (p.log() - torch.log_softmax(snn, -1))).sum() / len(labels),
-        "norm": 0.3 * (snn - ann_all).square().sum() / snn[0].numel(),
+        "norm": 0.3 * (snn - ann_all).square().sum() / (snn[0].numel() if reduction == "mean" else len(labels)),
     }
     assert losses.keys() == expected.keys()
     for term, value in expected.items():

@@ -82,6 +82,14 @@ def test_seeds_with_their_own_teachers_and_folders_share_a_row(make_run, tmp_pat
     assert row.accuracy is not None and row.accuracy.n == 3 and row.seeds == "0 1 2"
 
 
+def test_a_record_older_than_an_optional_setting_shares_the_row_of_newer_ones(make_run, tmp_path):
+    make_run("snn", 0, config={"data": {"name": "digits"}})
+    make_run("snn", 1, config={"data": {"name": "digits", "resize": None}, "clip": None})
+    make_run("snn", 2, config={"data": {"name": "digits", "resize": 12}})
+    found = table(find_runs(tmp_path / "runs")).rows
+    assert sorted(row.group.seeds for row in found) == [[0, 1], [2]]
+
+
 def test_one_seed_under_two_teachers_is_two_rows(make_run, tmp_path):
     for teacher in ("resnet34", "pyramidnet18"):
         make_run("sakd", 0, folder=teacher, config={"name": f"with-{teacher}", "teacher": {"path": teacher}})

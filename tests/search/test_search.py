@@ -33,7 +33,7 @@ timesteps: 2
 data: {name: digits, subset: 48, test_subset: 16, validation: 0.33}
 student: {model: elastic-resnet, width: 4}
 neuron: {threshold: 0.5}
-method: {name: supernet, random: 1, side: before}
+method: {name: supernet, random: 1, side: before, others: teacher, zero_init: false}
 teacher: {model: resnet14, width: 4, epochs: 1, batch_size: 16}
 optimizer: {name: adamw, lr: 0.002}
 """

@@ -14,6 +14,9 @@ from torch.nn import functional as F
 
 from spikedistill.data.sets import DataInfo
 
+ASPECT = 4 / 3
+"""The most of a rectangle's sides to one another that ``resizedcrop`` cuts out."""
+
 Draws = tuple[Tensor, ...]
 
 
@@ -91,15 +94,15 @@ class Rotate(Augmentation):
 class ResizedCrop(Augmentation):
     """Cuts out a random rectangle and enlarges it to the image's size (Inception-style crop, Szegedy et al. 2015).
 
-    Area uniform between the value and 1, aspect ratio log-uniform between 3/4 and 4/3, bilinear. It works on the
-    image as it was read (already resized and centre-cropped), not on the original file.
+    Area uniform between the value and 1, aspect ratio log-uniform between 3/4 and 4/3, bilinear. It works on images in
+    memory, already resized and centre-cropped; where they are read one by one, ``cropping.py`` cuts the picture itself.
     """
 
     default, low, high = 0.08, 0.01, 1.0
 
     def draw(self, count: int, generator: Generator) -> Draws:
         area = self.value + (1 - self.value) * torch.rand(count, generator=generator)
-        log_ratio = (torch.rand(count, generator=generator) * 2 - 1) * math.log(4 / 3)
+        log_ratio = (torch.rand(count, generator=generator) * 2 - 1) * math.log(ASPECT)
         sides = torch.stack([(area * log_ratio.exp()).sqrt(), (area / log_ratio.exp()).sqrt()], 1).clamp(max=1)
         return (sides, torch.rand(count, 2, generator=generator))
 

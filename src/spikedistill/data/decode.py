@@ -32,13 +32,15 @@ class Decoder:
 
     Attributes:
         shape: ``(C, H, W)`` of every image; C is 1 or 3.
-        size: side to resize and crop to, or None.
+        size: side to crop to, or None.
+        resize: what the shorter side is resized to before that, at least ``size``; None is ``size``.
         asked: whether the user chose the channels (then colour may be turned to grey without a word).
     """
 
     shape: tuple[int, int, int]
     size: int | None
     asked: bool
+    resize: int | None = None
 
     @property
     def threads(self) -> int:
@@ -53,8 +55,20 @@ class Decoder:
         Raises:
             UserError: an unreadable image, or one of another size or with colours where the others are grey.
         """
-        import numpy as np
+        fitted = fit(self.read(rows, row), self.size, self.resize)
+        if (fitted.height, fitted.width) != self.shape[1:]:
+            raise UserError(
+                f"{rows.where(row)} has {fitted.width} x {fitted.height} pixels where the first image has "
+                f"{self.shape[2]} x {self.shape[1]}; set data.size to bring them to one size"
+            )
+        return as_array(fitted)
 
+    def read(self, rows: Rows, row: int) -> "Image":
+        """The whole picture, grey or in colour as all of the set are.
+
+        Raises:
+            UserError: an unreadable image, or one with colours where the others are grey.
+        """
         image = open_image(rows, row)
         grey = self.shape[0] == 1
         if grey and not self.asked and image.mode not in GREY_MODES:
@@ -62,18 +76,11 @@ class Decoder:
                 f"{rows.where(row)} is a colour image ({image.mode}) among grey ones; set data.channels to 1 or 3"
             )
         try:
-            fitted = fit(convert(image, grey), self.size)
+            return convert(image, grey)
         except ValueError as error:
             raise UserError(
                 f"{rows.where(row)} is of mode {image.mode} and cannot be converted ({error}); save it as RGB or grey"
             ) from error
-        if (fitted.height, fitted.width) != self.shape[1:]:
-            raise UserError(
-                f"{rows.where(row)} has {fitted.width} x {fitted.height} pixels where the first image has "
-                f"{self.shape[2]} x {self.shape[1]}; set data.size to bring them to one size"
-            )
-        array = np.asarray(fitted)
-        return torch.from_numpy(array[None].copy() if grey else array.transpose(2, 0, 1).copy())
 
 
 class Decodes(Protocol):
@@ -99,15 +106,23 @@ class DecodedItems:
         return self.decoder(self.rows, index), int(self.rows.labels[index])
 
 
-def choose_decoder(rows: Rows, channels: int | None, size: int | None) -> Decoder:
+def as_array(image: "Image") -> Tensor:
+    """``[C, H, W]`` uint8 of a grey image or one in colour."""
+    import numpy as np
+
+    array = np.asarray(image)
+    return torch.from_numpy(array[None].copy() if array.ndim == 2 else array.transpose(2, 0, 1).copy())
+
+
+def choose_decoder(rows: Rows, channels: int | None, size: int | None, resize: int | None = None) -> Decoder:
     """Decides on one shape from the first image, and on colour from up to 64 images spread over the part."""
     count = len(rows.labels)
     first = fit(open_image(rows, 0), size)
     if channels is None:
         step = max(1, count // INSPECTED)
         is_grey = all(open_image(rows, row).mode in GREY_MODES for row in range(0, count, step))
-        return Decoder((1 if is_grey else 3, first.height, first.width), size, asked=False)
-    return Decoder((channels, first.height, first.width), size, asked=True)
+        return Decoder((1 if is_grey else 3, first.height, first.width), size, False, resize)
+    return Decoder((channels, first.height, first.width), size, True, resize)
 
 
 def decode(rows: Rows, indices: Sequence[int], decoder: Decodes, title: str) -> Tensor:
@@ -178,14 +193,15 @@ def convert(image: "Image", grey: bool) -> "Image":
     return image if image.mode == mode else image.convert(mode)
 
 
-def fit(image: "Image", size: int | None) -> Any:
-    """Resizes the shorter side to ``size`` (bilinear, antialiased) and cuts out the middle square."""
-    if size is None or image.size == (size, size):
+def fit(image: "Image", size: int | None, resize: int | None = None) -> Any:
+    """Resizes the shorter side to ``resize`` (bilinear, antialiased) and cuts out the middle square of ``size``."""
+    resize = resize or size
+    if size is None or resize is None or image.size == (resize, resize) == (size, size):
         return image
     from PIL.Image import Resampling
 
     shorter = min(image.size)
-    width, height = (max(size, round(side * size / shorter)) for side in image.size)
+    width, height = (max(resize, round(side * resize / shorter)) for side in image.size)
     image = image.resize((width, height), Resampling.BILINEAR)
     left, top = (width - size) // 2, (height - size) // 2
     return image.crop((left, top, left + size, top + size))

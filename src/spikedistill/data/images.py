@@ -53,7 +53,7 @@ def open_images(settings: DataSettings, seed: int) -> Opened:
     name, stamp, load = _place(settings)
 
     def decoder(rows: Rows) -> Decodes:
-        return choose_decoder(rows, settings.channels, settings.size)
+        return choose_decoder(rows, settings.channels, settings.size, settings.resize)
 
     return open_stored(name, stamp, load, decoder, settings, seed)
 
@@ -81,7 +81,8 @@ def open_stored(
     """
     file = None
     if settings.in_memory is not False:
-        file = cache_file(name, stamp, settings.size, settings.channels)
+        resized = [f"resize:{settings.resize}"] if settings.resize else []
+        file = cache_file(name, stamp + resized, settings.size, settings.channels)
         decoded = read_cache(file)
         if decoded is not None:
             return choose(name, decoded, settings, seed)

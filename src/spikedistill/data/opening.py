@@ -7,6 +7,7 @@ from torch import Tensor
 
 from spikedistill.data.cache import Decoded
 from spikedistill.data.catalogue import DIGITS, HUB, VARIATIONS, Known
+from spikedistill.data.cropping import cropped_when_read
 from spikedistill.data.digits import CLASSES, read_digits
 from spikedistill.data.events import POLARITIES
 from spikedistill.data.images import Opened, choose, open_images
@@ -49,7 +50,8 @@ def open_data(settings: DataSettings, seed: int) -> Data:
     timesteps = steps[0] if steps else None
     info = DataInfo(opened.name, opened.classes, (channels, height, width), mean, std, timesteps)
     train, validation = held_out(opened.train, opened.labels, settings.validation, seed)
-    return Data(info, train, validation, opened.test, settings.augment)
+    train, augment = cropped_when_read(train, settings.augment)
+    return Data(info, train, validation, opened.test, augment)
 
 
 def list_data() -> dict[str, str]:
@@ -130,6 +132,8 @@ def _check_kind(settings: DataSettings) -> None:
     """Refuses settings that are not for this kind of data set."""
     if settings.streaming and _opener(settings) is not _open_stream:
         raise UserError(f"data.streaming is for images on disk or on the hub, not for '{settings.name}'; leave it out")
+    if settings.resize is not None and _opener(settings) not in (_open_stream, open_images):
+        raise UserError(f"data.resize is for images on disk or on the hub, not for '{settings.name}'; leave it out")
     if settings.name not in RECORDINGS:
         return
     for key in ("channels", "simulator"):

@@ -28,10 +28,14 @@ class DataSettings:
         size: side in pixels: the shorter side is resized to it and the middle cut out. None leaves the images as
             they are, and then they must all be equally large. Of recordings: the side of the frames, events of a
             coarser pixel counted together.
+        resize: what the shorter side is resized to before the middle square of ``size`` is cut out; None is ``size``
+            itself. The field tests on ImageNet with 256 and 224.
         mean: normalisation per channel in units of [0, 1], in place of the known or computed constants.
         std: the same for the standard deviation.
         augment: augmentations of the training images in the order they happen, ``name`` or ``name:value``
             (``crop:4``, ``flip``, ``cutout:8``, ...; ``AUGMENTATIONS`` in ``augmentations.py`` has them all).
+            ``resizedcrop`` cuts the picture itself where images are read one by one, before all others, and the image
+            as ``size`` leaves it where they are in memory.
         channels: 1 or 3 converts every image to grey or to colour; None takes what the images have.
         workers: processes that read images of a set too large for memory.
         in_memory: whether the images are kept decoded; None decides by size (up to 2 GiB).
@@ -51,6 +55,7 @@ class DataSettings:
     subset: int | None = None
     test_subset: int | None = None
     size: int | None = None
+    resize: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     augment: tuple[str, ...] = ()
@@ -77,6 +82,9 @@ def check_settings(settings: DataSettings) -> None:
         value = getattr(settings, key)
         if value is not None and value < 1:
             raise UserError(f"data.{key} is {value}; it must be at least 1, or left out")
+    if settings.resize is not None and settings.resize < (settings.size or math.inf):
+        least = f"at least data.size ({settings.size})" if settings.size else "beside a data.size, which is left out"
+        raise UserError(f"data.resize is {settings.resize}; it must be {least}")
     if settings.channels not in (None, 1, 3):
         raise UserError(f"data.channels is {settings.channels}; it must be 1 (grey), 3 (colour), or left out")
     if settings.workers < 0:

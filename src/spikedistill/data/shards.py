@@ -8,6 +8,7 @@ and of reading processes: unlike the order of a set that can be indexed, it chan
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from inspect import signature
 from io import BytesIO
@@ -17,11 +18,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from spikedistill.data.decode import Decodes
 from spikedistill.data.rows import stored_image
-from spikedistill.data.seeds import generator, seed_of
+from spikedistill.data.seeds import generator, seed_of, seeded
 from spikedistill.documents import first_line
 from spikedistill.errors import UserError
 
@@ -69,6 +70,7 @@ class ShardSet:
         shape: ``(C, H, W)`` of every image.
         classes: number of classes, every label lies below it.
         roots: where images may lie that a row names instead of holding them.
+        random: whether decoding draws random numbers, from the global generators.
     """
 
     rows: Any
@@ -82,6 +84,7 @@ class ShardSet:
     shape: tuple[int, ...]
     classes: int
     roots: tuple[Path, ...] = ()
+    random: bool = False
 
     def __len__(self) -> int:
         return self.count
@@ -163,7 +166,7 @@ def _chunks(source: ShardSet, reading: Reading, skip: int) -> Any:
     workers = min(source.workers, rows.num_shards)
     return DataLoader(
         # Chunks come in turn from each process, so these many of each lie wholly in what is skipped.
-        _Decoding(source, rows, skip // (CHUNK * max(1, workers))),
+        _Decoding(source, rows, skip // (CHUNK * max(1, workers)), reading),
         batch_size=None,
         num_workers=workers,
         generator=generator(reading.seed, "workers", reading.epoch),
@@ -179,8 +182,8 @@ def _one_by_one(rows: Any) -> dict[str, int]:
 class _Decoding(IterableDataset[Any]):
     """Decodes a stream's rows; within a worker, those that fall to it. Of skipped chunks it yields only the length."""
 
-    def __init__(self, source: ShardSet, rows: Any, skipped: int) -> None:
-        self._source, self._rows, self._skipped = source, rows, skipped
+    def __init__(self, source: ShardSet, rows: Any, skipped: int, reading: Reading) -> None:
+        self._source, self._rows, self._skipped, self._reading = source, rows, skipped, reading
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor] | int | str]:
         rows = iter(self._rows)
@@ -189,7 +192,7 @@ class _Decoding(IterableDataset[Any]):
                 chunk = self._read(rows)
                 if not chunk:
                     return
-                yield len(chunk) if number < self._skipped else self._decoded(chunk)
+                yield len(chunk) if number < self._skipped else self._decoded(chunk, number)
         except UserError as error:
             yield str(error)
 
@@ -199,10 +202,13 @@ class _Decoding(IterableDataset[Any]):
         except Exception as error:  # of datasets' readers, which raise whatever they run into
             raise UserError(f"{self._source.name} cannot be read on ({first_line(error)}); copy it again") from error
 
-    def _decoded(self, rows: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
-        source = self._source
+    def _decoded(self, rows: list[dict[str, Any]], number: int) -> tuple[Tensor, Tensor]:
+        source, reading = self._source, self._reading
         encoded = EncodedRows(rows, source.image, source.name, source.roots)
-        images = torch.stack([source.decoder(encoded, row) for row in range(len(rows))])
+        worker = get_worker_info()
+        place = (reading.seed, "item", reading.epoch, reading.rank, worker.id if worker else 0, number)
+        with seeded(seed_of(*place)) if source.random else nullcontext():
+            images = torch.stack([source.decoder(encoded, row) for row in range(len(rows))])
         return images, torch.tensor([self._label(row[source.label]) for row in rows])
 
     def _label(self, label: Any) -> int:

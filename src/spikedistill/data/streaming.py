@@ -128,7 +128,7 @@ def _part(
     where = f"'{name}' split '{split}'"
     roots = image_roots(Path(settings.path).expanduser() if settings.path else None)
     first = EncodedRows(_first_rows(rows, where), image, where, roots)
-    decoder = like.decoder if like else choose_decoder(first, settings.channels, settings.size)
+    decoder = like.decoder if like else choose_decoder(first, settings.channels, settings.size, settings.resize)
     return ShardSet(
         rows,
         image,

@@ -19,9 +19,10 @@ What the paper leaves open:
   other places. Pooling stands behind the stage's activation; the
   SNN's branches answer with the mean over T, like its output (equation 3; the authors' code sums).
 * ``ce`` off leaves the labels at the two outputs (without them nothing is trained), and the other terms there too.
-* The norm term is a mean over images and outputs. As a sum over the outputs, lambda 2 = 0.3 outweighs the labels, and
-  through the shared singular vectors, which no detaching protects, it spoils the ANN and with it the SNN: on the digits
-  data (ResNet-14 of width 8, 12 epochs of Adam, seeds 0 and 1) ANN 47 %, SNN 27 %; with the mean 91 and 75 %.
+* The norm term is a mean over images and outputs, which makes it K times weaker than equation 9's sum over the K
+  outputs; ``norm_reduction="sum"`` is that one. With it lambda 2 = 0.3 outweighs the labels, and through the shared
+  singular vectors, which no detaching protects, it spoils the ANN and with it the SNN: on the digits data (ResNet-14
+  of width 8, 12 epochs of Adam, seeds 0 and 1) ANN 47 %, SNN 27 %; with the mean 91 and 75 %.
 * Factorised are all convolutions, as in the authors' code; ``linear`` adds the linear layers ("all layers can be
   implemented with WFT"). These share vectors without a BatchNorm behind them that takes the scale out again: the norm
   term then enlarges the ANN's outputs, which are its own target, and in a network with a large hidden layer training
@@ -39,20 +40,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, unknown
 from spikedistill.losses import soft_targets, squared_distance
 from spikedistill.methods.base import JOINT_TEACHER, Method, Progress, answer_shape, check_classes, seen_by
 from spikedistill.methods.factorisation import SharedFactors, factorisable
 from spikedistill.methods.features import MethodTaps, common_points, feature_shapes, module_key
 from spikedistill.methods.ranges import check_ranges
 from spikedistill.spiking.time import rate
+
+REDUCTIONS = ("mean", "sum")
 
 
 class Branches(nn.Module):
@@ -126,13 +129,14 @@ class JointASNN(Method):
         """The parts of the method.
 
         ce: cross-entropy at all branches of both networks (off: at their outputs only); kld, norm: lambda 1 and 2, 0
-        for off; factorise: share singular vectors of the convolutions, linear: and of the linear layers; stages: where
-        branches leave, empty for the paper's places.
+        for off; norm_reduction: over the outputs, ``mean`` or ``sum``; factorise: share singular vectors of the
+        convolutions, linear: and of the linear layers; stages: where branches leave, empty for the paper's places.
         """
 
         ce: bool = True
         kld: float = 1.0
         norm: float = 0.3
+        norm_reduction: Literal["mean", "sum"] = "mean"
         factorise: bool = True
         linear: bool = False
         stages: tuple[str, ...] = ()
@@ -140,6 +144,8 @@ class JointASNN(Method):
 
         def __post_init__(self) -> None:
             check_ranges(self, {"at least 0": ["kld", "norm"]})
+            if self.norm_reduction not in REDUCTIONS:
+                raise unknown("method.norm_reduction", self.norm_reduction, REDUCTIONS)
             if self.stages and not self.ce:
                 raise UserError("method.stages places branches, but method.ce=false trains none; leave one of them out")
 
@@ -165,7 +171,8 @@ class JointASNN(Method):
         if self.settings.kld:
             losses["kld"] = self.settings.kld * summed_divergence(snn, target)
         if self.settings.norm:
-            losses["norm"] = self.settings.norm * summed_squared_distance(snn, target)
+            weight = self.settings.norm * (snn.shape[-1] if self.settings.norm_reduction == "sum" else 1)
+            losses["norm"] = weight * summed_squared_distance(snn, target)
         return logits, losses
 
     def deployable(self) -> nn.Module:

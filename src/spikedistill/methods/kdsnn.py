@@ -3,13 +3,14 @@
 Xu, Li, Shen, Liu, Tang, Pan; CVPR 2023. A frozen ANN of any architecture teaches the SNN by its responses or by its
 features.
 
-Deviations. Response: the soft-target cross-entropy is written as a KL divergence; they differ by the teacher's entropy,
-a constant, so gradients are the same and the term is zero where student equals teacher. Feature: the partial L2 is a
-mean instead of a sum over W, H, C (alpha is not published); which layers are matched is not published either, here it
-is any set of stages; where maps of two architectures differ in size the larger is averaged down. Both: the paper's
-output layer fires and its spikes are counted (Algorithm 1); in the recipes, as in the other methods, its currents are
-averaged over T, so that the logits that are compared are not among T + 1 values. ``student.options={output: spikes}``
-is the paper's.
+Deviations. Response: what is published prints no formula for it; this is the usual one (Hinton et al. 2015) with the
+weights alpha and 1 - alpha, its soft-target cross-entropy written as a KL divergence (they differ by the teacher's
+entropy, a constant, so gradients are the same and the term is zero where student equals teacher). Feature: the
+partial L2 is a mean instead of a sum over W, H, C (alpha is not published); which layers are matched is not published
+either, here it is any set of stages; where maps of two architectures differ in size the larger is averaged down.
+Both: the paper's output layer fires and its spikes are counted (Algorithm 1); in the recipes, as in the other
+methods, its currents are averaged over T, so that the logits that are compared are not among T + 1 values.
+``student.options={output: spikes}`` is the paper's.
 """
 
 from __future__ import annotations

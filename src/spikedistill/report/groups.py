@@ -154,7 +154,7 @@ def _flat(node: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
             continue
         if isinstance(value, dict):
             flat.update(_flat(value, f"{prefix}{key}."))
-        else:
+        elif value is not None:  # a setting left out is the same as one that a record is too old to have
             flat[f"{prefix}{key}"] = value
     return flat
 

@@ -3,7 +3,7 @@
 Each is a smooth (or piecewise) step ``primitive(x)`` of the distance ``x = u - threshold``, with its derivative.
 All of them integrate to one, so that a width changes the window and not the total gradient; width 1 of ``triangle`` is
 SAKD's equation 4, ``rectangle`` of width ``lens`` is IDSNN's equation 4, and both are the two lines of Joint A-SNN's
-equation 5 (there the triangle is scaled by the threshold: width = threshold).
+equation 5 for gamma = 1 / threshold (its triangle reaches from 0 to twice the threshold: width = threshold).
 """
 
 import math
