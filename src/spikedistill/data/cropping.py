@@ -100,7 +100,7 @@ def cropped_when_read(train: Source, augment: tuple[str, ...]) -> tuple[Source, 
     rest = tuple(text for text in augment if text not in crops)
     if isinstance(train, ShardSet):
         return replace(train, decoder=cropping, random=True), rest
-    assert isinstance(train, StreamSet)
+    assert isinstance(train, StreamSet) and isinstance(train.items, DecodedItems)
     return replace(train, items=replace(train.items, decoder=cropping), random=True), rest
 
 
