@@ -266,6 +266,32 @@ def test_the_committed_page_is_what_the_records_say(tmp_path):
         assert page.read_text() == committed, f"{page.name}: run `spikedistill campaign` again, or write_page"
 
 
+def test_a_record_of_other_settings_is_not_told_as_the_lists(file, tmp_path):
+    results = tmp_path / "results"
+    tiny = ", ".join(setting.replace("=", ": ") for setting in TINY)
+    file.write_text(f"set: {{{tiny}}}{LIST}".replace("seeds: [0, 1]", "seeds: [0]"))
+    assert not run_campaign(file, out=tmp_path / "out", results=results, say=lambda line: None)
+    page = results / f"{file.stem}.md"
+    assert "Of other settings" not in page.read_text()
+    changed = file.read_text().replace(
+        "- {recipe: digits-2conv-ann}", "- {recipe: digits-2conv-ann, set: {optimizer.lr: 0.02}}"
+    )
+    (results / "campaigns" / file.name).write_text(changed)
+    write_page(results)
+    own, _, others = page.read_text().partition("Of other settings than this list's")
+    assert "| ANN |" in others.partition("Still to run")[0] and "| ANN |" not in own
+
+
+def test_numbers_that_make_no_run_are_refused(file, tmp_path):
+    for options, said in (({"workers": 0}, "--workers must be at least 1"), ({"minutes": -1.0}, "--minutes must be")):
+        with pytest.raises(UserError, match=said):
+            run_campaign(file, out=tmp_path, **options)
+    said: list[str] = []
+    with pytest.raises(UserError, match=r"data\.path '/no/where' is not a folder"):
+        run_campaign(file, out=tmp_path, overrides=["data.path=/no/where"], say=said.append)
+    assert not said, "once, and before any run"
+
+
 def test_a_pupil_is_made_again_with_another_teacher(file, tmp_path):
     results = tmp_path / "results"
     tiny = ", ".join(setting.replace("=", ": ") for setting in TINY)

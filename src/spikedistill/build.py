@@ -93,6 +93,10 @@ def load_run(folder: Path, network: nn.Module | None = None) -> nn.Module:
     """
     recipe = read_config(folder)
     if not (folder / STUDENT).is_file():
+        if (folder / "summary.json").is_file() and not (folder / "checkpoints").is_dir():
+            raise UserError(
+                f"'{folder}' is a record without the trained network ({STUDENT}); train its config.yaml again"
+            )
         raise UserError(f"'{folder}' holds no trained network yet ({STUDENT}); finish it with --resume")
     if network is None:
         if recipe.student is None:

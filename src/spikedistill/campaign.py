@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from spikedistill.errors import Stopped, UserError
-from spikedistill.parallel import train_all
+from spikedistill.parallel import check_budget, check_places, train_all
 from spikedistill.results import RECORDS, enlist, record_run, unmade, write_page
 from spikedistill.runlist import Planned, choose_entries, plan, read_run_list
 
@@ -48,9 +48,11 @@ def run_campaign(
     """
     if smoke and results is not None:
         raise UserError("--smoke shrinks runs to seconds, which are no results; leave --results out")
+    check_budget(workers, minutes)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     out = out or Path("runs") / file.stem
     planned = plan(choose_entries(read_run_list(file), only or []), out, overrides or [], smoke)
+    check_places([run.recipe for run in planned])
     if results is not None:
         enlist(file, results)
         planned, recorded = _unrecorded(planned, results / RECORDS / file.stem)

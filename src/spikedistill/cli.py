@@ -20,6 +20,12 @@ app = typer.Typer(
 )
 
 Runs = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold run folders.")]
+
+
+def _beside(line: str) -> None:
+    typer.echo(line, err=True)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
@@ -137,7 +143,7 @@ def table(runs: Runs, markdown: Annotated[bool, typer.Option("--markdown", help=
     """
     from spikedistill.report import find_runs, print_table, to_markdown
 
-    found = find_runs(runs)
+    found = find_runs(runs, _beside)
     if markdown:
         typer.echo(to_markdown(found))
     else:
@@ -154,7 +160,7 @@ def report(
     """
     from spikedistill.report import find_runs, write_report
 
-    typer.echo(f"wrote {write_report(find_runs(runs), out)}")
+    typer.echo(f"wrote {write_report(find_runs(runs, _beside), out)}")
 
 
 @app.command()

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from spikedistill.engine.checkpoint import write_durably
 from spikedistill.errors import Stopped, TrainingFailed, UserError, unknown
-from spikedistill.parallel import train_all
+from spikedistill.parallel import check_budget, check_places, train_all
 from spikedistill.report import find_runs, write_report
 from spikedistill.report.experiment import RECORD
 from spikedistill.results import record_experiment, write_page
-from spikedistill.resuming import is_finished
+from spikedistill.resuming import MAY_CHANGE, is_finished
 from spikedistill.run import SUMMARY
 from spikedistill.runfolder import read_summary, write_json
 from spikedistill.spiking import compiling
-from spikedistill.study import STUDIES, Done, Finding
+from spikedistill.study import STUDIES, Done, Finding, check_study
 from spikedistill.study.draw import save
 from spikedistill.study.render import print_table, to_data, to_markdown
 from spikedistill.sweep import PAPER, SMALL, Planned, Sweep, plan, read_sweep
@@ -63,14 +63,17 @@ def run_experiment(
         raise unknown(f"study in experiment '{name}'", sweep.study, list(STUDIES))
     if smoke and results is not None:
         raise UserError("--smoke shrinks runs to seconds, which are no results; leave --results out")
+    check_budget(workers, minutes)
+    check_study(sweep.study)
     label = Path(name).stem
     out = out or Path("runs") / "experiments" / (label + ("-smoke" if smoke else "-paper" if scale == PAPER else ""))
     planned = plan(sweep, scale, out, overrides or [], smoke)
+    check_places([one.recipe for one in planned])
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     told = {"name": label, "scale": "smoke" if smoke else scale, "command": _command(name, scale, smoke, overrides)}
     # What a smoke run computes is too little for kernels to be worth compiling.
     with compiling.choose("plain") if smoke else nullcontext():
-        troubles = _made(sweep, planned, out, told, deadline, workers, say)
+        troubles = _made(sweep, planned, out, told, _changed(overrides or []), deadline, workers, say)
     if results is not None and not troubles:
         record_experiment(out, results)
         write_page(results)
@@ -82,6 +85,7 @@ def _made(
     planned: list[Planned],
     out: Path,
     told: dict[str, str],
+    changed: Sequence[str],
     deadline: float | None,
     workers: int,
     say: Callable[[str], None],
@@ -95,7 +99,7 @@ def _made(
     if not done:
         raise TrainingFailed(f"experiment '{told['name']}' has no finished run yet; {troubles[-1]}")
     finding = _found(sweep, done, planned, told["name"])
-    _write(sweep, finding, done, len(planned), out, told)
+    _write(sweep, finding, done, len(planned), out, told, changed)
     _show(sweep, finding, out, told, say)
     return troubles
 
@@ -134,7 +138,15 @@ def _command(name: str, scale: str, smoke: bool, overrides: Iterable[str] | None
     return " ".join(["spikedistill", "experiment", name, *kept, *flags])
 
 
-def _write(sweep: Sweep, finding: Finding, done: list[Done], planned: int, out: Path, told: dict[str, str]) -> None:
+def _write(
+    sweep: Sweep,
+    finding: Finding,
+    done: list[Done],
+    planned: int,
+    out: Path,
+    told: dict[str, str],
+    changed: Sequence[str],
+) -> None:
     pictures = [
         {"files": save(picture, out), "caption": picture.caption, "name": picture.name} for picture in finding.pictures
     ]
@@ -142,10 +154,11 @@ def _write(sweep: Sweep, finding: Finding, done: list[Done], planned: int, out: 
         **told,
         "title": sweep.title,
         "source": sweep.source,
-        "about": _about(sweep, told["scale"]),
+        "about": _about(sweep, told["scale"], changed),
         "runs": {"finished": len(done), "planned": planned},
         "seeds": sorted({one.planned.seed for one in done}),
         **{key: sorted({str(one.summary[key]) for one in done}) for key in ("device", "torch", "commit")},
+        "test_images": sorted({int(one.summary["test_images"]) for one in done}),
         "tables": [to_data(table) for table in finding.tables],
         "pictures": pictures,
         "notes": list(finding.notes),
@@ -156,11 +169,17 @@ def _write(sweep: Sweep, finding: Finding, done: list[Done], planned: int, out: 
     write_report(find_runs([out]), out / PAGE, title=sweep.title)
 
 
-def _about(sweep: Sweep, scale: str) -> str:
+def _about(sweep: Sweep, scale: str, changed: Sequence[str]) -> str:
     small = f"At a size for two processors: {sweep.small.about}. Published figures are of the paper's size and data."
     size = {SMALL: small if sweep.small.about else "", PAPER: ""}
     smoke = "A smoke run: whether everything works, not what the figures are."
-    return " ".join(filter(None, (sweep.about, size.get(scale, smoke)))).strip()
+    told = f"Changed by the command: {', '.join(changed)}; the published figures are not of that." if changed else ""
+    return " ".join(filter(None, (sweep.about, size.get(scale, smoke), told))).strip()
+
+
+def _changed(overrides: Iterable[str]) -> list[str]:
+    """The overrides that make other runs of these, in which a published figure says nothing about ours."""
+    return [text for text in overrides if text.partition("=")[0] not in (*MAY_CHANGE, "seed")]
 
 
 def _show(sweep: Sweep, finding: Finding, out: Path, told: dict[str, str], say: Callable[[str], None]) -> None:

@@ -43,6 +43,29 @@ class Ended:
     trouble: UserError | TrainingFailed | None = None
 
 
+def check_budget(workers: int, minutes: float | None) -> None:
+    """Refuses numbers of processes and minutes with which no run could be made.
+
+    Raises:
+        UserError: which it is.
+    """
+    if workers < 1:
+        raise UserError(f"--workers must be at least 1, not {workers}")
+    if minutes is not None and not minutes >= 0:
+        raise UserError(f"--minutes must be at least 0, not {minutes:g}")
+
+
+def check_places(recipes: Sequence[Recipe]) -> None:
+    """Refuses, once and before anything runs, data folders of which not one is there.
+
+    Raises:
+        UserError: names the first.
+    """
+    places = [recipe.data.path for recipe in recipes]
+    if places and not any(place is None or Path(place).expanduser().exists() for place in places):
+        raise UserError(f"data.path '{places[0]}' is not a folder; pass the folder of a local data set")
+
+
 def train_many(recipes: Sequence[Recipe], workers: int | None = None) -> Iterator[dict[str, Any]]:
     """Trains recipes, those that are finished already excepted, and yields their summaries as they end.
 

@@ -29,6 +29,7 @@ from spikedistill.resuming import is_finished
 from spikedistill.runfolder import read_json, write_json
 from spikedistill.runlist import Planned, RunList, Setting, folder_name, plan, read_run_list
 from spikedistill.study.render import to_markdown as experiment_markdown
+from spikedistill.sweep import list_experiments, read_sweep
 
 CAMPAIGNS, EXPERIMENTS, RECORDS, PAGE = "campaigns", "experiments", "runs", "README.md"
 GENERATED = "<!-- made by spikedistill from the records beside it; changes by hand are lost -->"
@@ -107,11 +108,15 @@ def write_page(results: Path) -> None:
             bodies[name] = content["title"], experiment_markdown(content, f"{EXPERIMENTS}/{name}/")
     for name, (title, body) in bodies.items():
         write_durably(results / f"{name}.md", f"{GENERATED}\n\n# {title}\n\n{body}".encode())
+    if (results / EXPERIMENTS).is_dir() and (pending := _unrecorded(set(bodies))):
+        bodies[EXPERIMENTS] = "Experiments still to run", pending
     head = (
         f"{GENERATED}\n\n# Results\n\n"
-        "Accuracies are of the last epoch on the whole test set, in percent; no epoch and no setting was chosen on "
-        "test images. ± is the sample standard deviation over seeds. The folders `runs` and `experiments` hold each "
-        "run's settings, curves and summary; `spikedistill table results/runs/<campaign>` makes these tables again.\n\n"
+        "Accuracies are of the last epoch on the whole test set, unless a section says on how much of it, in percent; "
+        "no epoch and no setting was chosen on test images. ± is the sample standard deviation over seeds. Firing "
+        "rates are spikes per neuron and timestep, in a campaign's tables the mean over layers. The folders `runs` and "
+        "`experiments` hold each run's settings, curves and summary; "
+        "`spikedistill table results/runs/<campaign>` makes these tables again.\n\n"
     )
     parts = (f"## {title}\n\n{body}" for title, body in bodies.values())
     write_durably(results / PAGE, (head + "\n".join(parts)).encode())
@@ -145,13 +150,31 @@ def _campaign(runs: RunList, file: Path, results: Path) -> str:
     planned = plan(runs, records, [])
     missing = unmade(planned, records)
     parts = [runs.description.strip()] if runs.description.strip() else []
-    if any(records.glob("*/summary.json")):
-        parts.append(to_markdown(find_runs([records])).strip())
+    there = {file.parent for file in records.glob("*/summary.json")}
+    made = {records / run.name for run in planned if is_made(run, records)}
+    if there & made:
+        parts.append(to_markdown(find_runs(sorted(there & made))).strip())
+    if others := sorted(there - made):
+        parts.append("Of other settings than this list's, which their `config.yaml` tells:")
+        parts.append(to_markdown(find_runs(others)).strip())
     if missing:
         parts.append(f"Still to run ({len(missing)} of {len(planned)} runs):")
         parts.append(_pending(runs, missing, Path("runs") / file.stem))
     parts.append(f"Made by `spikedistill campaign {results.name}/{CAMPAIGNS}/{file.name} --results {results.name}`.")
     return "\n\n".join(parts) + "\n"
+
+
+def _unrecorded(recorded: set[str]) -> str:
+    """A row for each shipped experiment without a record: what it shows, its runs and its command."""
+    lines = ["| experiment | published in | runs | size | command |", "|---|---|---:|---|---|"]
+    for name in list_experiments():
+        if name in recorded:
+            continue
+        sweep = read_sweep(name)
+        runs = (len(sweep.runs) - len(sweep.small.without)) * len(sweep.small.seeds or sweep.seeds)
+        command = f"`spikedistill experiment {name} --results results`"
+        lines.append(f"| {sweep.title} | {sweep.source} | {runs} | {sweep.small.about} | {command} |")
+    return "\n".join(lines) + "\n" if len(lines) > 2 else ""
 
 
 def _setting(key: str, value: Setting) -> str:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import spikedistill as sd
 from spikedistill.errors import TrainingFailed, UserError
 from spikedistill.experiment import run_experiment
+from spikedistill.report import find_runs, write_report
 from spikedistill.report.experiment import RECORD
 from spikedistill.results import write_page
 from spikedistill.study import STUDIES
@@ -164,6 +166,21 @@ def test_a_finished_experiment_is_recorded_and_its_page_made_from_the_record_alo
     write_page(results)
     assert (results / "short.md").read_text() == page
     assert page.split("# A short one\n\n")[1] in (results / "README.md").read_text()
+    assert "Changed by the command: student.width=4" in page and "seed=7" not in page.partition("Made by")[0]
+    assert "40 test images" in page
+    assert "`spikedistill experiment depth --results results`" in (results / "README.md").read_text(), "still to run"
+    written = write_report(find_runs(record), tmp_path / "page.html").read_text()
+    assert 'id="experiment"' in written and "A short one" in written
+    assert "teacher.path=RUN_OF/ann-seed7" in written, "a record does not say where its teacher lies"
+    with pytest.raises(UserError, match="is a record without the trained network"):
+        sd.load(record / "runs" / "taught-seed7")
+
+
+def test_a_missing_extra_is_told_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr("spikedistill.evaluation.maps.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs captum: pip install 'spikedistill\[attribution\]'"):
+        run_experiment("attribution", smoke=True, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 SHORT = """

@@ -91,6 +91,17 @@ def test_runs_are_found_below_folders_without_their_teachers(make_run, tmp_path)
     assert len(find_runs([first, tmp_path / "runs", first.parent / "." / first.name])) == 2
 
 
+def test_of_several_paths_those_without_runs_are_passed_over(make_run, tmp_path: Path):
+    run = make_run("snn", 0)
+    (run.parent / "report.html").write_text("<html>")
+    (run.parent / "empty").mkdir()
+    said: list[str] = []
+    assert [found.path for found in find_runs(sorted(run.parent.iterdir()), said.append)] == [run]
+    assert len(said) == 1 and "report.html" in said[0] and "empty" in said[0]
+    with pytest.raises(UserError, match="no run in"):
+        find_runs([run.parent / "report.html", run.parent / "empty"])
+
+
 def test_paths_without_runs_are_refused(tmp_path: Path):
     with pytest.raises(UserError, match="no run in"):
         find_runs(tmp_path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,16 @@ def _batch_first(activation: nn.Module, feature: Tensor, batch: int) -> Tensor:
     return rate(feature.movedim(getattr(activation, "dim", 0), 0), batch)
 
 
+def check_captum() -> None:
+    """Refuses where captum is missing.
+
+    Raises:
+        UserError: says what to install.
+    """
+    if find_spec("captum") is None:
+        raise UserError("Grad-CAM needs captum: pip install 'spikedistill[attribution]'")
+
+
 def grad_cam(network: nn.Module, images: Tensor, labels: Tensor, path: str) -> Tensor:
     """Where the evidence for a class lies (Grad-CAM, Selvaraju et al. 2017), by captum.
 
@@ -63,10 +74,9 @@ def grad_cam(network: nn.Module, images: Tensor, labels: Tensor, path: str) -> T
     Raises:
         UserError: captum is not installed, or no map there.
     """
-    try:
-        from captum.attr import LayerAttribution, LayerGradCam
-    except ImportError:
-        raise UserError("Grad-CAM needs captum: pip install 'spikedistill[attribution]'") from None
+    check_captum()
+    from captum.attr import LayerAttribution, LayerGradCam
+
     subject = restore(copy.deepcopy(network)).eval().requires_grad_(True)
     layer = subject.get_submodule(path)
     with torch.enable_grad(), compiling.choose("plain"):

@@ -35,7 +35,9 @@ def experiments(report: Report) -> Part | None:
 
 
 def _folders(runs: Iterable[Run]) -> list[Path]:
-    places = dict.fromkeys(run.path.resolve().parent for run in runs)
+    parents = [run.path.resolve().parent for run in runs]
+    # Among committed results the runs lie a folder deeper.
+    places = dict.fromkeys(place.parent if place.name == "runs" else place for place in parents)
     return [place for place in places if (place / RECORD).is_file()]
 
 
@@ -69,8 +71,10 @@ def provenance(content: dict[str, Any]) -> str:
     """How many runs, which seeds, where and with which versions, of an experiment's record."""
     runs = content["runs"]
     commits = " / ".join(commit[:10] for commit in content["commit"])
+    images = " / ".join(f"{count:,}" for count in content.get("test_images", []))
     return (
-        f"{runs['finished']} of {runs['planned']} runs, seeds {' '.join(map(str, content['seeds']))}, device "
+        f"{runs['finished']} of {runs['planned']} runs, seeds {' '.join(map(str, content['seeds']))}, "
+        f"{f'{images} test images, ' if images else ''}device "
         f"{' / '.join(content['device'])}, torch {' / '.join(content['torch'])}, commit {commits}"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from html import escape
+from pathlib import Path
 
 from spikedistill.report.contents import Part, Report
 from spikedistill.report.runs import CONFIG, Run
@@ -18,6 +19,17 @@ def recipes(report: Report) -> Part:
         for row, name in zip(block.table.rows, block.names, strict=True):
             body += "".join(_run(run, f"{block.title}, {name}") for run in row.group.runs)
     return Part(intro, f'<div class="runs">{body}</div>')
+
+
+def command(run: Run) -> str:
+    """What makes the run again; what a record of it does not say, where data and teacher lie, is to be filled in."""
+    words = ["spikedistill train", shlex.quote(str(run.path / CONFIG)), "out=NEW_FOLDER"]
+    teacher = run.config.get("teacher")
+    if run.recorded and not run.dataset.startswith("digits"):
+        words.append("data.path=WHERE_THE_DATA_LIE")
+    if run.recorded and isinstance(teacher, dict) and teacher.get("path"):
+        words.append(f"teacher.path=RUN_OF/{shlex.quote(Path(str(teacher['path'])).name)}")
+    return " ".join(words)
 
 
 def duration(seconds: float | None) -> str:
@@ -53,9 +65,8 @@ def _run(run: Run, place: str) -> str:
         "missing files": ", ".join(run.missing),
     }
     pairs = "".join(f"<div><dt>{key}</dt><dd>{escape(value)}</dd></div>" for key, value in facts.items() if value)
-    command = f"spikedistill train {shlex.quote(str(run.path / CONFIG))} out=NEW_FOLDER"
     recipe = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
     return (
         f"<details><summary>{head}</summary><dl>{pairs}</dl>"
-        f"<pre><code>{escape(command)}</code></pre><pre><code>{escape(recipe)}</code></pre></details>"
+        f"<pre><code>{escape(command(run))}</code></pre><pre><code>{escape(recipe)}</code></pre></details>"
     )

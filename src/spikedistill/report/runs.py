@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,30 +80,41 @@ class Run:
         return self.accuracy is not None
 
     @property
+    def recorded(self) -> bool:
+        """Whether this is a record among committed results, which does not say where things lay."""
+        return "out" in self.config and self.config["out"] is None
+
+    @property
     def epochs_done(self) -> int:
         """Epochs that left a row in metrics.csv."""
         return len(self.metrics.get("epoch", []))
 
 
-def find_runs(paths: str | Path | Iterable[str | Path]) -> list[Run]:
+def find_runs(paths: str | Path | Iterable[str | Path], say: Callable[[str], None] | None = None) -> list[Run]:
     """Reads every run below the given paths.
 
     Args:
         paths: run folders, or folders that hold runs at any depth. Sub-folders called ``teacher`` are passed over
-            unless one is named here itself.
+            unless one is named here itself; of several paths, as a shell makes of ``runs/*``, those without a run are.
+        say: takes a line about paths that were passed over.
 
     Raises:
-        UserError: a path does not exist, holds no run, or holds a broken one.
+        UserError: a path does not exist, none holds a run, or one holds a broken one.
     """
     folders: dict[Path, Path] = {}
-    for given in [paths] if isinstance(paths, (str, Path)) else paths:
-        path = Path(given)
+    without: list[Path] = []
+    for path in [Path(paths)] if isinstance(paths, (str, Path)) else map(Path, paths):
         if not path.exists():
             raise UserError(f"no such run folder: {path}")
         found = [path] if _is_run(path) else list(_below(path))
         if not found:
-            raise UserError(f"no run in {path}: a run folder holds {CONFIG} and {SUMMARY}, as 'train' and 'demo' write")
+            without.append(path)
         folders.update({folder.resolve(): folder for folder in found})
+    if without and not folders:
+        told = ", ".join(map(str, without[:3])) + (f" and {len(without) - 3} more" if len(without) > 3 else "")
+        raise UserError(f"no run in {told}: a run folder holds {CONFIG} and {SUMMARY}, as 'train' and 'demo' write")
+    if without and say:
+        say(f"passed over, as no run is in there: {', '.join(map(str, without))}")
     return [read_run(folder) for folder in folders.values()]
 
 

@@ -1,5 +1,6 @@
 """Studies: what an experiment's finished runs show, as tables and pictures. A line a study."""
 
+from spikedistill.evaluation.maps import check_captum
 from spikedistill.study.attribution import attribution
 from spikedistill.study.base import Done, Finding, Picture, Study, Table, Value
 from spikedistill.study.convergence import convergence
@@ -17,4 +18,15 @@ STUDIES: dict[str, Study] = {
     "latency": latency,
 }
 
-__all__ = ["STUDIES", "Done", "Finding", "Picture", "Study", "Table", "Value"]
+
+def check_study(name: str) -> None:
+    """Refuses a study whose extra is not installed, before hours of training.
+
+    Raises:
+        UserError: names the extra.
+    """
+    if name == "attribution":
+        check_captum()
+
+
+__all__ = ["STUDIES", "Done", "Finding", "Picture", "Study", "Table", "Value", "check_study"]
