@@ -111,6 +111,12 @@ def print_energy(result: dict[str, Any], as_json: bool, console: Console | None 
     console.print(_layers(student))
     console.print(_totals(result))
     told = student["prices"]
+    if student["timesteps"] is not None:
+        console.print(
+            "not 0: share of what enters a layer, after pooling; fires: spikes per neuron and step",
+            style="dim",
+            highlight=False,
+        )
     console.print(
         f"measured on {student['images']} test images; {told['add']} pJ an addition, {told['multiply']} pJ a "
         f"multiplication, {told['move'][0]:g} to {told['move'][1]:g} pJ for 64 bits moved ({told['source']})",
@@ -133,9 +139,12 @@ def _layers(bill: dict[str, Any]) -> Table:
     drawn.add_column("layer")
     if spiking:
         drawn.add_column("takes")
-    for title in ("rate %", "MACs", "accum.", "mult.-\naccum.", "compute") if spiking else ("MACs", "compute"):
+    titles = ("not 0\n%", "fires\n%", "MACs", "accum.", "mult.-\naccum.", "compute") if spiking else ("MACs", "compute")
+    for title in titles:
         drawn.add_column(title, justify="right", no_wrap=True)
     for layer in bill["layers"]:
+        if layer["firing_rate"] is not None:
+            drawn.add_row(layer["name"], "", "", f"{100 * layer['firing_rate']:.1f}", style="dim")
         if not layer["macs"]:
             continue
         work = [count(layer["macs"]), joules(layer["computation"])]
@@ -145,6 +154,7 @@ def _layers(bill: dict[str, Any]) -> Table:
             work = [
                 " ".join(filter(None, (layer["input"], passes))),
                 rate,
+                "",
                 work[0],
                 count(layer["accumulates"]),
                 count(layer["multiply_accumulates"]),

@@ -33,6 +33,9 @@ ASKED_FOR = {
     "energy",
     "attribution",
     "latency",
+    "depth-cifar100",
+    "idsnn-ablation",
+    "idsnn-ablation-cifar100",
 }
 
 
@@ -67,6 +70,9 @@ PRINTED = {
         ("ResNet-152", "plain SNN"): 10.00,
         ("ResNet-152", "SAKD"): 95.36,
     },
+    "depth-cifar100": {("ResNet-18", "SAKD"): 77.85, ("ResNet-101", "plain SNN"): 35.72},  # SAKD table 4, CIFAR-100
+    "idsnn-ablation": {("alone", "accuracy"): 93.54, ("initialised", "accuracy"): 93.64},  # IDSNN table 3
+    "idsnn-ablation-cifar100": {("taught", "accuracy"): 73.71, ("initialised and taught", "accuracy"): 75.41},
     "beta": {("1", "SAKD"): 75.98, ("100", "SAKD"): 77.85, ("500", "SAKD"): "unstable"},  # SAKD table 8
     "position": {  # SAKD table 10
         ("ResNet-18", "stage, after the spike"): 77.78,

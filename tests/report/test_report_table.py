@@ -90,6 +90,17 @@ def test_a_record_older_than_an_optional_setting_shares_the_row_of_newer_ones(ma
     assert sorted(row.group.seeds for row in found) == [[0, 1], [2]]
 
 
+def test_rows_of_other_sizes_are_said_not_to_compare(make_run, tmp_path):
+    make_run("snn", 0, config={"data": {"name": "digits", "subset": 100}})
+    make_run("sakd", 0, config={"data": {"name": "digits", "subset": 100}})
+    assert not any("rows differ" in note for note in table(find_runs(tmp_path / "runs")).notes)
+    make_run("tet", 0, config={"data": {"name": "digits"}, "student": {"model": "2conv", "width": 8}})
+    runs = find_runs(tmp_path / "runs")
+    said = "2conv on digits: the rows differ in data.subset, student.width; only those that are alike in that compare"
+    assert said in table(runs).notes
+    assert said in arrange(runs).blocks[0].table.notes
+
+
 def test_one_seed_under_two_teachers_is_two_rows(make_run, tmp_path):
     for teacher in ("resnet34", "pyramidnet18"):
         make_run("sakd", 0, folder=teacher, config={"name": f"with-{teacher}", "teacher": {"path": teacher}})

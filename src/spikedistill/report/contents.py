@@ -64,7 +64,7 @@ def arrange(runs: Sequence[Run]) -> Report:
     blocks = []
     for place in dict.fromkeys((row.group.dataset, row.group.model) for row in compared.rows):
         rows = [row for row in compared.rows if (row.group.dataset, row.group.model) == place]
-        mine = Table(rows, [note for row in rows for note in notes(row)])
+        mine = Table(rows, notes(rows))
         names = [_name(row, rows) for row in rows]
         for row, name in zip(rows, names, strict=True):
             if row.group.method in (PLAIN_ANN, PLAIN_SNN):

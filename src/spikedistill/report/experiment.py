@@ -37,8 +37,12 @@ def experiments(report: Report) -> Part | None:
 def _folders(runs: Iterable[Run]) -> list[Path]:
     parents = [run.path.resolve().parent for run in runs]
     # Among committed results the runs lie a folder deeper.
-    places = dict.fromkeys(place.parent if place.name == "runs" else place for place in parents)
-    return [place for place in places if (place / RECORD).is_file()]
+    places = dict.fromkeys(place for parent in parents for place in (parent, parent.parent) if _holds(place, parent))
+    return list(places)
+
+
+def _holds(place: Path, parent: Path) -> bool:
+    return (place == parent or parent.name == "runs") and (place / RECORD).is_file()
 
 
 def _drawn(folder: Path) -> str:

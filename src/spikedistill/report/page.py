@@ -118,7 +118,7 @@ def headline(block: Block) -> str:
     steps = f" in {count} timestep{'s' if count > 1 else ''}" if count else ""
     if row.group.is_baseline:
         return f"{_capital(f'the {name}')} {where} reaches {figure}{steps} ({_basis(row)})."
-    rivals = sum(1 for other in block.table.rows if other.accuracy and not other.group.is_baseline)
+    rivals = len({other.group.method for other in block.table.rows if other.accuracy and not other.group.is_baseline})
     choice = f", the best of {rivals} methods" if rivals > 1 else ""
     verb = "Taught" if row.teacher else "Trained"
     sentence = f"{verb} by {escape(name)}, a spiking {where} reaches {figure}{steps} ({_basis(row)}{choice})"

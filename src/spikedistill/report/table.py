@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 EMPTY = "–"
+SIZES = ("data.subset", "data.test_subset", "student.width")
+"""Settings without which accuracies of one data set and student say nothing about methods."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,22 @@ def table(runs: Iterable[Run]) -> Table:
     """Compares runs: those that differ only in seed share a row (see ``groups.group_runs``)."""
     groups = group_runs(runs)
     rows = [_row(group, groups) for group in groups]
-    return Table(rows, [note for row in rows for note in notes(row)])
+    return Table(rows, [note for mine in _places(rows).values() for note in notes(mine)])
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What must not be lost about the rows of one data set and student."""
+    return [note for row in rows for note in _of_row(row)] + _unlike(rows)
+
+
+def _unlike(rows: Sequence[Row]) -> list[str]:
+    """A line where rows of one data set and student differ in how much they had or were; else nothing."""
+    finished = [row.group for row in rows if row.accuracy]
+    differing = [key for key in SIZES if len({str(group.settings.get(key)) for group in finished}) > 1]
+    if not differing:
+        return []
+    place = f"{finished[0].model} on {finished[0].dataset}"
+    return [f"{place}: the rows differ in {', '.join(differing)}; only those that are alike in that compare"]
 
 
 def _row(group: Group, groups: list[Group]) -> Row:
@@ -80,7 +97,7 @@ def _row(group: Group, groups: list[Group]) -> Row:
     )
 
 
-def notes(row: Row) -> list[str]:
+def _of_row(row: Row) -> list[str]:
     """What must not be lost about a row: runs that never ended, seeds that count twice, unlike baselines."""
     group, notes = row.group, []
     stopped = [run for run in group.runs if not run.finished]
@@ -261,7 +278,7 @@ def print_table(compared: Table | Iterable[Run], console: Console | None = None)
         if rich.measure.Measurement.get(console, console.options.update(width=500), drawn).maximum > console.width:
             drawn.padding = (0, 0, 0, 0)
         console.print(heading, drawn, sep="\n")
-        for remark in _remarks(rows, [note for row in rows for note in notes(row)]):
+        for remark in _remarks(rows, notes(rows)):
             console.print(rich.text.Text(remark, style="dim"))
         console.print()
 

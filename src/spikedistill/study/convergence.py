@@ -2,7 +2,7 @@
 
 Accuracies are those of the held-out part of the training images, epoch by epoch; the test images are looked at once,
 after the last epoch. Options: ``baseline`` (label of the run whose accuracies the others are to pass), ``shares`` (of
-its best accuracy), ``speedup`` (published factors by label).
+its best accuracy), ``epochs`` and ``speedup`` (published ones by label: the epoch of the best accuracy, the factor).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def convergence(runs: list[Done], planned: list[Planned], options: Mapping[str, 
     shares = tuple(float(share) for share in options.get("shares", SHARES))
     targets = {run.planned.seed: max(curves[run.folder]) for run in done.get(baseline, [])}
     rows = dict.fromkeys((one.cell.row, one.cell.column, one.cell.label) for one in planned if one.cell.row)
+    printed = dict(options.get("epochs", {}))
     best, speed = [], []
     for row, column, label in rows:
         mine = done.get(label, [])
@@ -38,7 +39,9 @@ def convergence(runs: list[Done], planned: list[Planned], options: Mapping[str, 
         tops = [max(curves[run.folder]) for run in mine]
         at = [curves[run.folder].index(top) + 1 for run, top in zip(mine, tops, strict=True)]
         name = f"{row}, {column}"
-        best.append((name, (Value(tuple(tops), published), Value(tuple(at), digits=0), Value(accuracies(mine)))))
+        best.append(
+            (name, (Value(tuple(tops), published), Value(tuple(at), printed.get(label), 0), Value(accuracies(mine))))
+        )
         speed.append((name, _passes(mine, curves, targets, shares, done.get(baseline, []), options, label)))
     heads = (*(f"{share:.0%} of it" for share in shares), "times fewer epochs")
     reference = Value(tuple(targets.values())).ours()

@@ -13,6 +13,7 @@ from spikedistill.study.base import Picture
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
 
 COLOURS = ("#5f6670", "#c47a00", "#1b7fc4", "#2f8f46", "#8a4fc4", "#b23a6b")
 """The first is for what is compared against."""
@@ -50,6 +51,26 @@ def panels(figure: Figure, count: int, **settings: Any) -> list[Axes]:
     """Panels in a row."""
     found: Any = figure.subplots(1, count, squeeze=False, **settings)
     return list(found[0])
+
+
+def mosaic(figure: Figure, rows: int, columns: int) -> list[list[Any]]:
+    """Panels for pictures, without axes: rows of columns."""
+    found: Any = figure.subplots(rows, columns, squeeze=False)
+    for panel in found.flat:
+        panel.set_xticks([])
+        panel.set_yticks([])
+        panel.grid(visible=False)
+        for side in panel.spines.values():
+            side.set_visible(False)
+    return [list(line) for line in found]
+
+
+def show(panel: Any, image: Tensor) -> None:
+    """An image ``[C, H, W]`` in [0, 1] in a panel; in grey unless it has three channels."""
+    if len(image) == 3:
+        panel.imshow(image.permute(1, 2, 0).numpy())
+    else:
+        panel.imshow(image.mean(0).numpy(), cmap="gray", vmin=0.0, vmax=1.0)
 
 
 def whole(panel: Axes) -> None:

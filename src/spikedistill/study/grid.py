@@ -2,7 +2,7 @@
 
 Options: ``first`` (heading of the rows), ``ordered`` (rows are steps of one quantity: points are joined), ``reference``
 (label of a run that is no cell, drawn as a level: the teacher), ``times`` (published seconds an epoch by label: another
-table with ours).
+table with ours), ``examples`` (how many test images of each row's data set are shown, for rows that are data sets).
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
+from spikedistill.evaluate import open_run
 from spikedistill.study.base import Done, Finding, Picture, Table, Value, accuracies, by_label
-from spikedistill.study.draw import COLOURS, MARKS, categories, legend, panels, place
+from spikedistill.study.draw import COLOURS, MARKS, categories, legend, mosaic, panels, place, show
 from spikedistill.sweep import Planned
 
 if TYPE_CHECKING:
@@ -42,7 +46,32 @@ def grid(runs: list[Done], planned: list[Planned], options: Mapping[str, Any]) -
 
     caption = "Left: these runs, mean and standard deviation over seeds. Right: the published figures."
     caption += " Dashed: the teacher." if level else ""
-    return Finding(tuple(tables), (Picture("accuracy", caption, draw),))
+    pictures = [Picture("accuracy", caption, draw)]
+    if options.get("examples"):
+        pictures.append(_examples(runs, int(options["examples"])))
+    return Finding(tuple(tables), tuple(pictures))
+
+
+def _examples(runs: list[Done], count: int) -> Picture:
+    """The first test images of each row's data set, as they are before normalisation."""
+    found: dict[str, Tensor] = {}
+    for run in runs:
+        row = run.planned.cell.row
+        if row and row not in found:
+            opened = open_run(run.folder, images=count)
+            info = opened.data.info
+            mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (info.mean, info.std))
+            images, _ = next(iter(opened.test_images().epoch(0)))
+            found[row] = (images[:count].cpu() * std + mean).clamp(0.0, 1.0)
+
+    def draw(figure: Figure) -> None:
+        axes = mosaic(figure, len(found), count)
+        for line, (name, images) in zip(axes, found.items(), strict=True):
+            line[0].set_ylabel(name, rotation=0, ha="right", va="center")
+            for panel, image in zip(line, images, strict=False):
+                show(panel, image)
+
+    return Picture("examples", "Test images of each row.", draw, (1.6 + 0.9 * count, 0.9 * len(found)))
 
 
 def _table(runs: list[Done], planned: list[Planned], options: Mapping[str, Any], title: str, reference: Value) -> Table:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from spikedistill.evaluation.membranes import Potentials
-from spikedistill.study.draw import COLOURS
+from spikedistill.study.draw import COLOURS, mosaic, show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,9 +21,9 @@ LAYERS = 4
 def channels(figure: Figure, image: Tensor, networks: Sequence[tuple[str, Tensor]]) -> None:
     """The image at the left, then each network's channels in a row, all on one scale per network."""
     count = max(len(maps) for _, maps in networks)
-    axes = _mosaic(figure, len(networks), count + 1)
+    axes = mosaic(figure, len(networks), count + 1)
     for line, (name, maps) in zip(axes, networks, strict=True):
-        _show(line[0], image)
+        show(line[0], image)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center")
         limit = float(maps.max()) or 1.0
         for panel, channel in zip(line[1:], maps, strict=False):
@@ -32,9 +32,9 @@ def channels(figure: Figure, image: Tensor, networks: Sequence[tuple[str, Tensor
 
 def evidence(figure: Figure, images: Tensor, networks: Sequence[tuple[str, Tensor, list[tuple[bool, str]]]]) -> None:
     """The images in the first row, and below them each network's evidence laid over them."""
-    axes = _mosaic(figure, len(networks) + 1, len(images))
+    axes = mosaic(figure, len(networks) + 1, len(images))
     for panel, image in zip(axes[0], images, strict=True):
-        _show(panel, image)
+        show(panel, image)
     axes[0][0].set_ylabel("image", rotation=0, ha="right", va="center")
     for line, (name, maps, right) in zip(axes[1:], networks, strict=True):
         line[0].set_ylabel(name, rotation=0, ha="right", va="center")
@@ -97,21 +97,3 @@ def _histogram(panel: Axes, one: Potentials, colour: str) -> None:
     panel.axvline(one.threshold, color="#222222", linewidth=1)
     panel.set_yticks([])
     panel.set_ylim(0.0, 1.25 * highest)
-
-
-def _mosaic(figure: Figure, rows: int, columns: int) -> list[list[Any]]:
-    found: Any = figure.subplots(rows, columns, squeeze=False)
-    for panel in found.flat:
-        panel.set_xticks([])
-        panel.set_yticks([])
-        panel.grid(visible=False)
-        for side in panel.spines.values():
-            side.set_visible(False)
-    return [list(line) for line in found]
-
-
-def _show(panel: Any, image: Tensor) -> None:
-    if len(image) == 3:
-        panel.imshow(image.permute(1, 2, 0).numpy())
-    else:
-        panel.imshow(image.mean(0).numpy(), cmap="gray", vmin=0.0, vmax=1.0)
