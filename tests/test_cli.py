@@ -54,6 +54,12 @@ def test_lists_have_a_line_each(what: str) -> None:
 
 MISTAKES = [
     (["train", "mnist-2conv-kdsn"], "did you mean 'mnist-2conv-kdsnn'"),
+    (["train", "nosuch"], "are accepted, among them"),
+    (
+        ["train", "digits-2conv-snn", "--epochs", "3"],
+        "no option '--epochs' (see --help); a recipe's setting is written epochs=VALUE",
+    ),
+    (["experiment", "depth", "--worker", "2"], "no option '--worker'"),
     (["train", "digits-2conv-snn", "timesteps=0"], "timesteps"),
     (["train", "digits-2conv-snn", "epochs=many"], "epochs"),
     (["train", "digits-2conv-snn", "data.path=missing"], "data.path 'missing'"),

@@ -19,6 +19,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+SETTINGS = {"ignore_unknown_options": True}
+"""Of commands that take ``key=value``: somebody's ``--key value`` is refused with how it is written."""
 Runs = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold run folders.")]
 
 
@@ -43,7 +45,7 @@ def demo(
     run_demo(out, quick=quick)
 
 
-@app.command()
+@app.command(context_settings=SETTINGS)
 def train(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name or the path of a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Dotted overrides: key=value.")] = None,
@@ -163,7 +165,7 @@ def report(
     typer.echo(f"wrote {write_report(find_runs(runs, _beside), out)}")
 
 
-@app.command()
+@app.command(context_settings=SETTINGS)
 def search(
     recipe: Annotated[str, typer.Argument(help="A recipe of method supernet, or the run folder of one.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Dotted overrides: key=value.")] = None,
@@ -185,7 +187,7 @@ def search(
     )
 
 
-@app.command()
+@app.command(context_settings=SETTINGS)
 def campaign(
     file: Annotated[Path, typer.Argument(help="A YAML file: a list of runs.")],
     overrides: Annotated[
@@ -221,7 +223,7 @@ def campaign(
         raise TrainingFailed(f"{len(troubles)} left to do; {troubles[-1]}")
 
 
-@app.command()
+@app.command(context_settings=SETTINGS)
 def experiment(
     name: Annotated[str, typer.Argument(help="A shipped experiment's name or the path of a YAML file.")],
     overrides: Annotated[

@@ -36,6 +36,10 @@ class WriteFailed(TrainingFailed):
     """A file of a run could not be written, such as on a full disk; what stood there before still stands."""
 
 
+SHOWN = 60
+"""Accepted names that a message spells out."""
+
+
 def nearest(given: str, accepted: list[str] | tuple[str, ...]) -> str:
     """Returns a hint such as ``; did you mean 'sakd'?`` when one accepted name is close to the given one, or ''."""
     import difflib
@@ -45,5 +49,18 @@ def nearest(given: str, accepted: list[str] | tuple[str, ...]) -> str:
 
 
 def unknown(kind: str, given: str, accepted: list[str] | tuple[str, ...]) -> UserError:
-    """Builds the refusal of an unknown name: what was given, the nearest accepted one, and all accepted ones."""
+    """Builds the refusal of an unknown name: what was given, the nearest accepted one, and all accepted ones.
+
+    Of more than a screen can show, the nearest few.
+    """
+    import difflib
+
+    if len(accepted) > SHOWN:
+        close = ", ".join(difflib.get_close_matches(given, accepted, n=8, cutoff=0.3)) or ", ".join(
+            sorted(accepted)[:8]
+        )
+        return UserError(
+            f"unknown {kind} '{given}'{nearest(given, accepted)} ({len(accepted)} are accepted, among them {close}; "
+            f"'spikedistill list {kind.split()[0]}s' shows them)"
+        )
     return UserError(f"unknown {kind} '{given}'{nearest(given, accepted)} (accepted: {', '.join(sorted(accepted))})")

@@ -59,6 +59,8 @@ def _read_yaml(name_or_path: str) -> dict[str, Any]:
 
 def _override(content: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
+    if key.startswith("-"):
+        raise UserError(f"no option '{key}' (see --help); a recipe's setting is written {key.lstrip('-')}=VALUE")
     if not equals or not key:
         raise UserError(f"an override is key=value, not '{override}'")
     value = parse_yaml(text, f"override '{override[:200]}': the value")

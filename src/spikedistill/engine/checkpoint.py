@@ -55,7 +55,7 @@ def write_failed(path: Path, error: OSError) -> WriteFailed:
     """The sentence for a file that cannot be written."""
     return WriteFailed(
         f"'{path}' cannot be written: {error.strerror or error}; what was written before still stands: mend that and "
-        "go on with --resume"
+        "give the command again (train: with --resume)"
     )
 
 
