@@ -148,23 +148,23 @@ def leads_out(path: Path, folder: Path) -> bool:
 
 
 def commit() -> str:
-    """The commit of the code in use (with ``+`` where files differ from it), or the package's version outside git."""
+    """The commit of the code in use (with ``+`` where its files differ from it), or the version outside git."""
     folder = Path(__file__).resolve().parent
+    git = ["git", "-C", str(folder)]
+
+    def said(*words: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+        return subprocess.run([*git, *words], capture_output=True, text=True, timeout=10, env=environment)
+
     try:
-        described = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
-        )
-        tracked = subprocess.run(
-            ["git", "-C", str(folder), "ls-files", "--error-unmatch", "runfolder.py"], capture_output=True, timeout=10
-        )
+        described = said("describe", "--always", "--abbrev=12", "--exclude=*")
+        tracked = said("ls-files", "--error-unmatch", Path(__file__).name)
+        # Of the package alone: results that are written beside it make no other code.
+        changed = said("diff", "--quiet", "HEAD", "--", ".")
     except (OSError, subprocess.TimeoutExpired):
-        described = tracked = None
-    if described is None or tracked is None or described.returncode or tracked.returncode:
+        described = None
+    if described is None or described.returncode or tracked.returncode:
         from spikedistill import __version__
 
         return f"v{__version__}"
-    return described.stdout.strip()
+    return described.stdout.strip() + ("+" if changed.returncode else "")
