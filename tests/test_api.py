@@ -37,6 +37,12 @@ def models(classes: int = 3, **options: int) -> tuple[sd.Network, sd.Network]:
     return sd.create_model("2conv", **common), sd.create_model("2conv", **common, spiking=True, timesteps=3)
 
 
+def dense() -> nn.Module:
+    """A spiking network that answers with a map for each class."""
+    layers = (nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
+    return sd.spikify(nn.Sequential(*layers), timesteps=2, example_input=torch.zeros(1, 1, 8, 8))
+
+
 def test_distil_a_dataset_of_ones_own_and_load_the_result(tmp_path: Path) -> None:
     train, test = Stripes(120, 0), Stripes(60, 1)
     ann, snn = models()
@@ -116,6 +122,7 @@ def test_a_network_of_ones_own_is_passed_to_load(tmp_path: Path) -> None:
         ({"optimizer": {"name": "sdg"}}, "did you mean 'sgd'"),
         ({"teacher": models(classes=5)[0]}, "answers with 5 classes and the student with 3"),
         ({"student": models(classes=5)[1]}, "answers with 5 classes, the data have 3"),
+        ({"student": dense()}, "answers an image with a tensor of shape [4, 8, 8]; distill teaches classifiers"),
         ({"student": models(image_size=12)[1]}, "built for images of 12x12 pixels"),
         ({"test": None}, "test= must be a Dataset too"),
     ],

@@ -241,12 +241,17 @@ def _check_input(student: nn.Module, data: Data) -> None:
 
     channels, height, width = data.info.shape
     try:
-        answers = answer_shape(student, torch.zeros(1, channels, height, width))[-1]
+        shape = answer_shape(student, torch.zeros(1, channels, height, width))
     except UserError:
         raise
     except RuntimeError as error:
         raise UserError(
             f"the student does not take images of {channels}x{height}x{width}: {str(error).splitlines()[0]}"
         ) from None
-    if answers != len(data.info.classes):
-        raise UserError(f"the student answers with {answers} classes, the data have {len(data.info.classes)}")
+    if len(shape) != 2:
+        raise UserError(
+            f"the student answers an image with a tensor of shape {list(shape[1:])}; distill teaches classifiers, whose "
+            "answers are [B, K]"
+        )
+    if shape[-1] != len(data.info.classes):
+        raise UserError(f"the student answers with {shape[-1]} classes, the data have {len(data.info.classes)}")

@@ -17,8 +17,8 @@ from spikedistill.models.twin import Twin
 from spikedistill.spiking.time import rate
 
 
-def points_of(network: nn.Module, level: str) -> dict[str, str]:
-    """Feature names and activation paths of a network at ``level`` (``stage`` or ``block``).
+def points_of(network: nn.Module, level: str, role: str = "network") -> dict[str, str]:
+    """Feature names and activation paths of a network at ``level`` (``stage`` or ``block``); ``role`` is for messages.
 
     Raises:
         UserError: a network without named features, or an unknown level.
@@ -36,8 +36,9 @@ def points_of(network: nn.Module, level: str) -> dict[str, str]:
         points = network.points.get(f"{level}s") if isinstance(network, Twin) else None
     if not points:
         raise UserError(
-            f"the network {type(network).__name__} names no features at level '{level}'; set its attribute "
-            f"'{level}s' to a dict of feature names to paths of activation modules"
+            f"the {role} {type(network).__name__} names no features at level '{level}'; set its attribute "
+            f"'{level}s' to a dict of feature names to paths of activation modules that give maps [B, C, H, W], or "
+            "choose a method that compares answers, such as kdsnn-response or twld"
         )
     return dict(points)
 
@@ -50,7 +51,7 @@ def common_points(
     Raises:
         UserError: a chosen feature that one of them lacks, or none in common.
     """
-    ours, theirs = points_of(student, level), points_of(teacher, level)
+    ours, theirs = points_of(student, level, "student"), points_of(teacher, level, "teacher")
     shared = [name for name in ours if name in theirs]
     for name in chosen:
         if name not in shared:
@@ -86,7 +87,8 @@ def feature_shapes(network: nn.Module, points: dict[str, str], side: str, exampl
         if len(shape) != 4:
             raise UserError(
                 f"feature '{name}' of the network {type(network).__name__} has shape {list(shape)}; "
-                "feature distillation takes maps [B, C, H, W]"
+                "feature distillation takes maps [B, C, H, W]; name other activations, or choose a method that compares "
+                "answers, such as kdsnn-response or twld"
             )
     return shapes
 
