@@ -250,8 +250,8 @@ def _check_input(student: nn.Module, data: Data) -> None:
         ) from None
     if len(shape) != 2:
         raise UserError(
-            f"the student answers an image with a tensor of shape {list(shape[1:])}; distill teaches classifiers, whose "
-            "answers are [B, K]"
+            f"the student answers an image with a tensor of shape {list(shape[1:])}; distill teaches classifiers, "
+            "whose answers are [B, K]"
         )
     if shape[-1] != len(data.info.classes):
         raise UserError(f"the student answers with {shape[-1]} classes, the data have {len(data.info.classes)}")

@@ -87,8 +87,8 @@ def feature_shapes(network: nn.Module, points: dict[str, str], side: str, exampl
         if len(shape) != 4:
             raise UserError(
                 f"feature '{name}' of the network {type(network).__name__} has shape {list(shape)}; "
-                "feature distillation takes maps [B, C, H, W]; name other activations, or choose a method that compares "
-                "answers, such as kdsnn-response or twld"
+                "feature distillation takes maps [B, C, H, W]; name other activations, or choose a method that "
+                "compares answers, such as kdsnn-response or twld"
             )
     return shapes
 
