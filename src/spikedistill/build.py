@@ -16,9 +16,9 @@ from spikedistill.models import Network, create_model
 from spikedistill.models.elsewhere import PREFIX, from_timm
 from spikedistill.models.registry import options_of
 from spikedistill.models.rescale import Normalisation, see_as
-from spikedistill.models.twin import Twin, retrace
+from spikedistill.models.twin import Twin, name_of, retrace
 from spikedistill.recipe import ModelSettings, Recipe, TeacherSettings, parse
-from spikedistill.runfolder import STUDENT, check_state, load_state, read_state
+from spikedistill.runfolder import STUDENT, check_state, load_state, read_state, read_summary
 from spikedistill.spiking import LIF
 from spikedistill.spiking.encoding import PoissonEncoding
 
@@ -89,7 +89,7 @@ def load_run(folder: Path, network: nn.Module | None = None) -> nn.Module:
         network: the architecture, for a run on a network of the user's own; its weights are replaced.
 
     Raises:
-        UserError: not a run folder, an unfinished run, or weights that do not fit.
+        UserError: not a run folder, an unfinished run, weights that do not fit, or an ANN for a spiking network's.
     """
     recipe = read_config(folder)
     if not (folder / STUDENT).is_file():
@@ -102,8 +102,22 @@ def load_run(folder: Path, network: nn.Module | None = None) -> nn.Module:
         if recipe.student is None:
             raise UserError(f"'{folder}' was trained on a network of your own; pass it: load(folder, network=...)")
         return _filled(recipe.student, recipe.spiking_student(), recipe, folder / STUDENT).eval()
+    if getattr(network, "timesteps", None) is None and _was_spiking(folder, recipe):
+        # Its keys are the spiking network's: the weights would fit, and the answers be others.
+        raise UserError(
+            f"'{folder}' was trained as a spiking network, and the {name_of(network)} given is none; pass its "
+            "spiking twin: load(folder, network=sd.spikify(network, ...))"
+        )
     load_state(network, read_state(folder / STUDENT), f"'{folder / STUDENT}'")
     return network.eval()
+
+
+def _was_spiking(folder: Path, recipe: Recipe) -> bool:
+    """Whether the trained network had timesteps; its evaluation says so, and for a registered one the method."""
+    if recipe.student is not None:
+        return recipe.spiking_student()
+    summary = folder / "summary.json"
+    return summary.is_file() and read_summary(summary).get("timesteps") is not None
 
 
 def _filled(model: ModelSettings, spiking: bool, recipe: Recipe, weights: Path) -> Network:

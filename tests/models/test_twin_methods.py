@@ -110,6 +110,9 @@ def test_ten_lines(teacher, tmp_path: Path):
     other = sd.spikify(Mine(), 4, sd.IF(reset="soft"), example_input=train[0][0][None], calibration=train.tensors[0])
     loaded, images = sd.load(tmp_path / "run", network=other), test.tensors[0]
     assert torch.equal(loaded(images), run.student(images)), "the thresholds are in the run folder, too"
+    for plain in (Mine(), other.to_ann()):
+        with pytest.raises(sd.UserError, match=r"trained as a spiking network, and the \w+ given.*sd.spikify.network"):
+            sd.load(tmp_path / "run", network=plain)
 
 
 def test_a_plain_teacher_names_the_features_of_its_twin(teacher):
@@ -133,7 +136,7 @@ class Unusual(nn.Module):
         x = self.limit(self.relu(self.conv(x)))
         x = torch.where(x > 0.5, x, 0.0)  # a number: torch looks for its dtype in the tensor that it is given
         x = torch.nn.functional.softshrink(self.leaky(x))
-        return self.fc(torch.maximum(x, torch.zeros_like(x)).flatten(1))
+        return self.fc(torch.maximum(x, torch.full_like(x, 0.1)).flatten(1))
 
 
 def test_what_stays_analogue_is_named():

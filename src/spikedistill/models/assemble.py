@@ -12,22 +12,26 @@ import torch
 from torch import Tensor, fx, nn
 
 from spikedistill.models.activation import Clock
-from spikedistill.models.folded import DROPOUT_FUNCTIONS, DROPOUTS, Analogue, OneMask, Program
+from spikedistill.models.folded import DROPOUT_FUNCTIONS, DROPOUTS, Analogue, OneMask, Program, Slope
+from spikedistill.models.once import once_where_possible
 from spikedistill.models.probe import Layout, refusal
 from spikedistill.models.rebuild import (
     add_time,
     call_module,
+    call_plain,
     call_spike,
     check_sound,
     has_effect,
     input_of,
     name_of,
-    once_where_possible,
     where,
     without_writes,
 )
-from spikedistill.models.replaceable import KEPT, UNUSUAL, Found, find
+from spikedistill.models.replaceable import KEPT, Found, find
 from spikedistill.models.staging import stages_and_blocks
+from spikedistill.models.staying import staying
+from spikedistill.models.uses import Call, Use, numbered
+from spikedistill.models.written import spell, step_name
 
 Slot = tuple[str, str]
 
@@ -55,21 +59,6 @@ class Site:
     def put(self, network: nn.Module, module: nn.Module) -> None:
         """Sets the module in all its places."""
         _put(network, self.slots, module)
-
-
-@dataclass(frozen=True)
-class Use:
-    """One use of a module, or of a function in a module's code: which, and the how manieth there.
-
-    Attributes:
-        owner: path of the module, or of the one in whose code the function is called.
-        index: from 0.
-        function: whether it is a function.
-    """
-
-    owner: str
-    index: int
-    function: bool
 
 
 @dataclass
@@ -100,11 +89,13 @@ def assemble(network: nn.Module, graphs: Mapping[bool, fx.Graph], traced_on: nn.
     for graph in graphs.values():
         parts.keep_constants(graph, traced_on)
         parts.unseen += without_writes(graph, body.get_submodule)
+        spell(graph, parts.modules)
         parts.look(graph)
+    parts.count()
     parts.place()
     programs: dict[tuple[bool, bool], Program] = {}
     for training, graph in graphs.items():
-        parts.rewrite(graph)
+        parts.rewrite(graph, training)
         check_answer(graph)
         add_time(graph, frozenset(parts.masks.values()))
         programs[training, False] = Program(graph)
@@ -113,9 +104,7 @@ def assemble(network: nn.Module, graphs: Mapping[bool, fx.Graph], traced_on: nn.
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
     linear = frozenset(path for path, module in parts.modules.items() if isinstance(module, nn.Linear | nn.LayerNorm))
-    points = _own_points(network, parts.sites) or dict(
-        zip(("stages", "blocks"), stages_and_blocks(graphs[False], linear), strict=True)
-    )
+    points = _own_points(network, parts.sites) or _points(graphs, linear)
     return Parts(body, programs, tuple(parts.sites.values()), points, parts.clock, tuple(dict.fromkeys(parts.analogue)))
 
 
@@ -125,8 +114,10 @@ class _Assembly:
     def __init__(self, body: nn.Module) -> None:
         self.body, self.clock = body, Clock(1)
         self.modules = dict(body.named_modules(remove_duplicate=False))
+        self.calls: list[tuple[list[Call], list[Call]]] = []
         self.activations: dict[fx.Node, Use] = {}
         self.dropouts: dict[fx.Node, Use] = {}
+        self.still: set[fx.Node] = set()
         self.sites: dict[Use, Site] = {}
         self.masks: dict[Use, str] = {}
         self.constants: list[tuple[str, Tensor]] = []
@@ -152,16 +143,18 @@ class _Assembly:
 
     def look(self, graph: fx.Graph) -> None:
         """Finds the activations and dropouts of a graph."""
-        counts: Counter[tuple[str, bool]] = Counter()
+        activations: list[Call] = []
+        dropouts: list[Call] = []
         for node in graph.nodes:
             module = self.modules[node.target] if node.op == "call_module" else None
-            name = type(module).__name__.lower() if module is not None else name_of(node)
+            name = step_name(node, self.modules)
             self.seen.add(name)
             found, source = find(node, module), input_of(node)
-            if name in UNUSUAL and source is not None and source.meta["varies"]:
-                self.analogue.append(where(node))
             dropout = type(module) in DROPOUTS or (node.op == "call_function" and node.target in DROPOUT_FUNCTIONS)
-            if source is None or not (found or dropout) or not source.meta["varies"]:
+            if source is None or not (found or dropout):
+                continue
+            if not source.meta["varies"]:
+                self.still.add(node)
                 continue
             if found and not source.meta.get("floating"):
                 if module is None and name_of(node).startswith("cl"):
@@ -171,10 +164,16 @@ class _Assembly:
                 raise refusal(where(node), "its settings are computed by other steps; use a module, such as nn.PReLU")
             check_sound(source)
             owner = str(node.meta["path"] if module is None else node.target)
-            # A neuron for each use; a dropout module draws anew at each call, so it may serve several.
-            use = Use(owner, 0 if dropout and module is not None else counts[owner, dropout], module is None)
-            counts[owner, dropout] += 1
-            (self.dropouts if dropout else self.activations)[node] = use
+            (dropouts if dropout else activations).append(Call(node, owner, module is None, name))
+        self.calls.append((activations, dropouts))
+        self.analogue += map(where, staying(graph, self.modules))
+
+    def count(self) -> None:
+        """Gives each use of evaluation and training mode its place; what both have has the same."""
+        self.activations = numbered([activations for activations, _ in self.calls])
+        for node, use in numbered([dropouts for _, dropouts in self.calls]).items():
+            # A dropout module draws anew at each call, so it may serve several.
+            self.dropouts[node] = use if use.function else Use(use.owner, 0, False)
 
     def place(self) -> None:
         """Puts a module in each activation's and each dropout's place."""
@@ -201,19 +200,36 @@ class _Assembly:
                 self.masks[use] = _path(slots[0])
                 _put(self.body, slots, self._mask(node))
         for use, site in self.sites.items():
-            original = None if use.function else self.modules[use.owner]
-            weight = original.weight if isinstance(original, nn.PReLU) else None
             assert site.found.function is not None
-            site.put(self.body, Analogue(site.found.function, weight).train(self.body.training))
+            site.put(self.body, Analogue(site.found.function, self._slope(use, site)).train(self.body.training))
 
-    def rewrite(self, graph: fx.Graph) -> None:
+    def rewrite(self, graph: fx.Graph, training: bool) -> None:
         """Has a graph call these modules."""
+        replaced = {use.owner for use in [*self.sites, *self.masks] if not use.function}
         for node in list(graph.nodes):
             if node in self.activations:
                 call_spike(node, self.sites[self.activations[node]].path)
             elif node in self.dropouts:
                 call_module(node, self.masks[self.dropouts[node]])
+            elif node in self.still and node.target in replaced:
+                module = self.modules[str(node.target)]
+                call_plain(node, module, find(node, module), training)
         graph.eliminate_dead_code(has_effect)
+
+    def _slope(self, use: Use, site: Site) -> nn.Parameter | Slope | None:
+        """The learned slope of an activation, which stays where it is."""
+        if site.found.slope is not None:
+            path, _, name = site.found.slope.rpartition(".")
+            module = self.body.get_submodule(path)
+            return Slope(module._parameters if name in module._parameters else module._buffers, name)
+        module = None if use.function else self.modules[use.owner]
+        if not isinstance(module, nn.PReLU):
+            return None
+        container = self.containers.get(use.owner)
+        if container is None:
+            return module.weight
+        container.register_parameter("weight", module.weight)
+        return Slope(container._parameters, "weight")
 
     def _mask(self, node: fx.Node) -> OneMask:
         dim = node.meta["layout"].dim
@@ -283,6 +299,13 @@ def check_answer(graph: fx.Graph) -> None:
         raise refusal("its output", _SEVERAL)
     if check_sound(answer) != Layout(0, 1):
         raise refusal("its output", f"the answer has no batch dimension in front: {list(answer.meta['shape'])}")
+
+
+def _points(graphs: Mapping[bool, fx.Graph], linear: frozenset[str]) -> dict[str, dict[str, str]]:
+    """The features of the graph of evaluation mode that are computed in training, too."""
+    both = {node.target for node in graphs[True].nodes}
+    found = zip(("stages", "blocks"), stages_and_blocks(graphs[False], linear), strict=True)
+    return {level: {name: path for name, path in points.items() if path in both} for level, points in found}
 
 
 def _own_points(network: nn.Module, sites: Any) -> dict[str, dict[str, str]] | None:

@@ -40,7 +40,8 @@ def calibrate(
         start: the share of its threshold that a membrane holds before the first step (added to its current).
 
     Returns:
-        The threshold of each neuron by path. A layer that is silent on all images keeps the one it has.
+        The threshold of each neuron by path. A layer that is silent on all images, or is not part of
+        evaluation, keeps the one it has.
 
     Raises:
         UserError: not a spiking twin, no images, or a percentile or start out of range.
@@ -103,10 +104,16 @@ def _activations(ann: nn.Module, paths: list[str], batches: Any) -> dict[str, Te
     try:
         for batch in [batches] if isinstance(batches, Tensor) else batches:
             images = batch[0] if isinstance(batch, tuple | list) else batch
+            if not isinstance(images, Tensor):
+                raise UserError(
+                    f"calibration takes batches of images, or of (images, labels), and was given a "
+                    f"{type(images).__name__}; pick them out: (batch['image'] for batch in loader)"
+                )
             ann(images if place is None else images.to(place.device))
     finally:
         for handle in handles:
             handle.remove()
-    if not all(sample.kept for sample in found.values()):
+    if not any(sample.kept for sample in found.values()):
         raise UserError("calibration needs at least one batch of images")
-    return {path: torch.cat(sample.kept) for path, sample in found.items()}
+    # A part of the network that exists in training alone sees no images here.
+    return {path: torch.cat(sample.kept) if sample.kept else torch.zeros(1) for path, sample in found.items()}

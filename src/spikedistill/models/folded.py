@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from spikedistill.errors import UserError
 from spikedistill.models.activation import Clock, Spike
 from spikedistill.spiking import LIF
 from spikedistill.spiking.time import direct_encode, fold
@@ -95,7 +96,38 @@ def with_item(x: Tensor, key: Any, value: Any) -> Tensor:
     return x
 
 
-class TwinSpike(Spike):
+class Slope:
+    """The learned slope of nn.PReLU where another module keeps it: for several uses, or for ``F.prelu``.
+
+    Args:
+        kept: that module's parameters or buffers, in which whatever replaces the tensor is found too.
+        name: of the tensor there.
+    """
+
+    def __init__(self, kept: dict[str, Any], name: str) -> None:
+        self.kept, self.name = kept, name
+
+    def __call__(self) -> Tensor:
+        return self.kept[self.name]
+
+
+class Sloped(nn.Module):
+    """A module in an activation's place, with the activation's learned slope if it has one."""
+
+    weight: nn.Parameter | None
+
+    def _keep(self, slope: nn.Parameter | Slope | None) -> None:
+        self._slope = slope if isinstance(slope, Slope) else None
+        # Its own, under the name that it has in nn.PReLU: the state-dict keys stay what they are.
+        self.register_parameter("weight", None if isinstance(slope, Slope) else slope)
+
+    @property
+    def slope(self) -> nn.Parameter | Slope | None:
+        """What another module in this one's place gets."""
+        return self.weight if self._slope is None else self._slope
+
+
+class TwinSpike(Sloped, Spike):
     """The neuron in an activation's place.
 
     Calibration (``calibrate``) sets ``balance``, the threshold in units of the ANN's activation, and ``start``, the
@@ -108,14 +140,13 @@ class TwinSpike(Spike):
         clock: the network's.
         function: the ANN's activation, which is not part of the SNN.
         dim: where the batch is.
-        weight: of nn.PReLU, kept so that the state-dict keys stay what they are.
+        slope: of nn.PReLU, unused.
     """
 
     OPTIONAL_STATE = ("balance", "start")
 
     balance: Tensor | None
     start: Tensor | None
-    weight: nn.Parameter | None
 
     def __init__(
         self,
@@ -123,13 +154,13 @@ class TwinSpike(Spike):
         clock: Clock,
         function: Callable[..., Tensor],
         dim: int,
-        weight: nn.Parameter | None,
+        slope: nn.Parameter | Slope | None,
     ) -> None:
         super().__init__(neuron, clock)
         self.function, self.dim = function, dim
         self.register_buffer("balance", None)
         self.register_buffer("start", None)
-        self.register_parameter("weight", weight)
+        self._keep(slope)
 
     @property
     def threshold(self) -> float:
@@ -160,18 +191,17 @@ class TwinSpike(Spike):
         missing[:] = [key for key in missing if key.removeprefix(prefix) not in self.OPTIONAL_STATE]
 
 
-class Analogue(nn.Module):
+class Analogue(Sloped):
     """The activation itself, in the ANN that a traced network is rebuilt as."""
 
-    weight: nn.Parameter | None
-
-    def __init__(self, function: Callable[..., Tensor], weight: nn.Parameter | None) -> None:
+    def __init__(self, function: Callable[..., Tensor], slope: nn.Parameter | Slope | None) -> None:
         super().__init__()
         self.function = function
-        self.register_parameter("weight", weight)
+        self._keep(slope)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.function(x) if self.weight is None else self.function(x, self.weight)
+        slope = self._slope() if self._slope is not None else self.weight
+        return self.function(x) if slope is None else self.function(x, slope)
 
     def extra_repr(self) -> str:
         function = getattr(self.function, "func", self.function)
@@ -180,6 +210,9 @@ class Analogue(nn.Module):
 
 class OneMask(nn.Module):
     """Dropout with one mask over T: what is dropped is dropped at every step.
+
+    In an ANN (``over_time`` False) it is the dropout that it was, in an SNN one that sets to zero: the alpha ones
+    preserve the moments of SELU, which spikes do not have.
 
     Args:
         function: ``F.dropout`` or one of its kin.
@@ -191,10 +224,13 @@ class OneMask(nn.Module):
     def __init__(self, function: Callable[..., Tensor], p: float, dim: int, clock: Clock) -> None:
         super().__init__()
         self.function, self.p, self.dim, self.clock = function, p, dim, clock
+        self.over_time = False
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0.0:
             return x
+        if not self.over_time:
+            return self.function(x, self.p, True)
         timesteps = self.clock.timesteps
         return x * repeated(self._mask(x.narrow(self.dim, 0, x.shape[self.dim] // timesteps)), timesteps, self.dim)
 
@@ -203,7 +239,7 @@ class OneMask(nn.Module):
         return x * self._mask(x) if self.training and self.p > 0.0 else x
 
     def _mask(self, x: Tensor) -> Tensor:
-        return self.function(torch.ones_like(x), self.p, True)
+        return ZEROING.get(self.function, self.function)(torch.ones_like(x), self.p, True)
 
     def extra_repr(self) -> str:
         return f"{self.function.__name__}, p={self.p}"
@@ -214,20 +250,17 @@ DROPOUTS: dict[type[nn.Module], Callable[..., Tensor]] = {
     nn.Dropout1d: F.dropout1d,
     nn.Dropout2d: F.dropout2d,
     nn.Dropout3d: F.dropout3d,
-    nn.AlphaDropout: F.dropout,
-    nn.FeatureAlphaDropout: F.dropout2d,
+    nn.AlphaDropout: F.alpha_dropout,
+    nn.FeatureAlphaDropout: F.feature_alpha_dropout,
 }
-"""The alpha ones preserve the moments of SELU, which spikes do not have."""
-DROPOUT_FUNCTIONS = {
-    F.dropout: F.dropout,
-    F.dropout1d: F.dropout1d,
-    F.dropout2d: F.dropout2d,
-    F.dropout3d: F.dropout3d,
-} | {
-    torch.dropout: F.dropout,
+DROPOUT_FUNCTIONS: dict[Any, Callable[..., Tensor]] = {function: function for function in DROPOUTS.values()} | {
+    torch.dropout: F.dropout
+}
+ZEROING: dict[Callable[..., Tensor], Callable[..., Tensor]] = {
     F.alpha_dropout: F.dropout,
-    F.feature_alpha_dropout: F.dropout2d,
+    F.feature_alpha_dropout: torch.feature_dropout,
 }
+"""What drops the same entries as the alpha dropouts do, by setting them to zero."""
 
 
 class Program:
@@ -243,3 +276,10 @@ class Program:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Program:
         return self
+
+    def __reduce__(self) -> Any:
+        # Its code calls functions that exist in this process alone.
+        raise UserError(
+            "a spikified network cannot be pickled; save its weights, torch.save(twin.state_dict(), path), and load "
+            "them into sd.spikify(network, ...)"
+        )

@@ -56,7 +56,7 @@ def judge(whole: Any, part: Any, *, compare: bool) -> dict[str, Any]:
     Returns:
         ``tensor``: whether it is one; ``layout``: where the batch is, None if nowhere; ``sound``: whether each image
         stands for itself; ``varies``: whether it has anything to do with the batch; ``shape``: of ``whole``;
-        ``floating``; of what is no tensor, ``dims``: the layouts of its parts.
+        ``floating``; ``device``; of what is no tensor, ``dims``: the layouts of its parts.
     """
     if not isinstance(whole, Tensor) or not isinstance(part, Tensor):
         several = zip(pytree.tree_leaves(whole), pytree.tree_leaves(part), strict=False)
@@ -70,6 +70,7 @@ def judge(whole: Any, part: Any, *, compare: bool) -> dict[str, Any]:
         "varies": layout is not None or not sound,
         "shape": tuple(whole.shape),
         "floating": whole.is_floating_point(),
+        "device": whole.device,
     }
 
 
@@ -114,13 +115,17 @@ def check_steady(network: nn.Module, images: Tensor) -> None:
     Raises:
         UserError: it does, or it does not take the images.
     """
-    before = {name: value.clone() for name, value in network.state_dict().items()}
+    before = {name: value.clone() for name, value in network.state_dict().items() if isinstance(value, Tensor)}
     try:
         (first, calls), (_, again) = _calls(network, images), _calls(network, images)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"the network does not take example_input {list(images.shape)}: {reason}") from None
     for name, value in network.state_dict().items():
+        if not isinstance(value, Tensor):
+            continue
+        if name not in before:
+            raise refusal(f"'{name}'", "the network registers this while it answers; call the network once first")
         if not close(value, before[name], 1e-6):
             raise refusal(f"'{name}'", "the network changes this buffer while it answers, so it keeps a state")
     for (path, value), (_, other) in zip(calls, again, strict=False):
@@ -145,7 +150,7 @@ def _calls(network: nn.Module, images: Tensor) -> tuple[Any, list[tuple[str, Any
 
     handles = [module.register_forward_hook(record(path)) for path, module in network.named_modules()]
     try:
-        return network(images), calls
+        return network(images.clone()), calls  # it may write into them
     finally:
         for handle in handles:
             handle.remove()

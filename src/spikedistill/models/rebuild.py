@@ -1,7 +1,6 @@
 """From a traced graph to the graph of a network in folded time.
 
-What writes in place is made to return a copy; activations and dropouts become modules; what comes before the first
-neuron is computed once for an image that is the same at every step.
+What writes in place is made to return a copy; activations and dropouts become modules.
 """
 
 from __future__ import annotations
@@ -9,16 +8,23 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
-from spikedistill.models.folded import amplified, outline, repeated, same_at_every_step, step_by_step, with_item
+from spikedistill.models.folded import (
+    DROPOUTS,
+    amplified,
+    same_at_every_step,
+    step_by_step,
+    with_item,
+)
 from spikedistill.models.probe import Layout, refusal
+from spikedistill.models.replaceable import Found
 
 NOISE = ("bernoulli", "bernoulli_", "uniform_", "normal_", "exponential_", "rand_like", "randn_like", "rand", "randn")
 """Steps that draw random numbers. Where they have a batch dimension, the numbers are the same at every timestep."""
@@ -167,6 +173,27 @@ def call_module(node: fx.Node, path: str) -> None:
     node.graph.erase_node(node)
 
 
+def call_plain(node: fx.Node, module: nn.Module, found: Found | None, training: bool) -> None:
+    """Has a module's use on what is the same for all images (a weight) call the function; neurons take its place."""
+    graph, source = node.graph, input_of(node)
+    assert source is not None
+    with graph.inserting_before(node):
+        if found is None:
+            function: Any = DROPOUTS[type(module)]
+            call = graph.create_node("call_function", function, (source, module.p, training))  # pyright: ignore
+        else:
+            assert isinstance(found.function, partial)
+            call = graph.create_node("call_function", found.function.func, (source,), found.function.keywords)
+            if isinstance(module, nn.PReLU):
+                with graph.inserting_before(call):
+                    slope = graph.create_node("get_attr", f"{node.target}.weight")
+                slope.meta = {"tensor": True, "layout": None, "sound": True, "varies": False}
+                call.args = (source, slope)
+    call.meta = dict(node.meta)
+    node.replace_all_uses_with(call)
+    graph.erase_node(node)
+
+
 def add_time(graph: fx.Graph, masks: frozenset[str]) -> None:
     """Gives the graph its second argument, T, and makes its random numbers the same at every step.
 
@@ -228,85 +255,3 @@ def _stepping(function: Any) -> Callable[..., Any]:
 
 def _dim(layout: Layout | None) -> int:
     return -1 if layout is None else layout.dim
-
-
-def once_where_possible(graph: fx.Graph, masks: frozenset[str]) -> fx.Graph:
-    """The graph for images that are the same at every step: what precedes the first neurons is computed once.
-
-    Args:
-        graph: of folded time.
-        masks: paths of the dropout modules.
-    """
-    return _Once(graph, masks).build()
-
-
-class _Once:
-    """Builds the new graph; ``once`` and ``folded`` say what a node has become before and behind the first neurons."""
-
-    def __init__(self, graph: fx.Graph, masks: frozenset[str]) -> None:
-        self.graph, self.masks, self.new = graph, masks, fx.Graph()
-        self.once: dict[fx.Node, fx.Node] = {}
-        self.folded: dict[fx.Node, fx.Node] = {}
-        self.behind: set[fx.Node] = set()
-        self.timesteps: fx.Node | None = None
-
-    def build(self) -> fx.Graph:
-        for node in self.graph.nodes:
-            if node.meta.get("spike") or any(source in self.behind for source in node.all_input_nodes):
-                self.behind.add(node)
-        for node in self.graph.nodes:
-            if node.op == "output":
-                self.new.output(map_arg(node.args[0], self._at_every_step))
-            elif node not in self.behind:
-                self.once[node] = self._before(node)
-            elif node.meta.get("spike") and not any(n in self.behind for n in node.all_input_nodes):
-                self.folded[node] = self._method(node, "encode", self.once)
-            else:
-                self.folded[node] = self.new.node_copy(node, self._at_every_step)
-        self.new.eliminate_dead_code(has_effect)
-        return self.new
-
-    def _before(self, node: fx.Node) -> fx.Node:
-        if node.target is same_at_every_step:
-            return self.once[node.all_input_nodes[0]]
-        if node.op == "call_module" and node.target in self.masks:
-            return self._method(node, "once", self.once)
-        copy = self.new.node_copy(node, self.once.__getitem__)
-        if node.meta.get("stepping"):
-            copy.update_arg(1, 1)
-        if node.op == "placeholder" and node.target == "timesteps":
-            self.timesteps = copy
-        return copy
-
-    def _method(self, node: fx.Node, method: str, env: dict[fx.Node, fx.Node]) -> fx.Node:
-        module = self.new.create_node("get_attr", str(node.target))
-        call = self.new.create_node("call_method", method, (module, env[node.all_input_nodes[0]]))
-        call.meta = dict(node.meta)
-        return call
-
-    def _at_every_step(self, node: fx.Node) -> fx.Node:
-        if node in self.folded:
-            return self.folded[node]
-        if not node.meta["varies"]:
-            return self.once[node]
-        layout = node.meta["layout"]
-        if layout is not None and node.meta["sound"]:
-            made = self.new.create_node("call_function", repeated, (self.once[node], self.timesteps, layout.dim))
-        else:
-            # A size, or several tensors: the same step again, on what stands for its arguments at every step.
-            inner = self._size if not node.meta["tensor"] and _is_size(node) else self._at_every_step
-            made = self.new.node_copy(node, inner)
-        self.folded[node] = made
-        return made
-
-    def _size(self, node: fx.Node) -> fx.Node:
-        layout = node.meta["layout"]
-        if not node.meta["tensor"] or layout is None or node in self.behind or not node.meta["sound"]:
-            return self._at_every_step(node)
-        return self.new.create_node("call_function", outline, (self.once[node], self.timesteps, layout.dim))
-
-
-def _is_size(node: fx.Node) -> bool:
-    return (node.op == "call_method" and node.target in ("size", "numel", "nelement")) or (
-        node.target is getattr and node.args[1] == "shape"
-    )

@@ -6,7 +6,6 @@ activation does cannot be said by spikes.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,11 @@ from torch import Tensor, fx, nn
 NEGATIVE = "its negative values are lost: a spike is 0 or 1"
 SMOOTH = "its small negative values and its smooth bend at zero are lost: a spike is 0 or 1"
 CLIPPED = "its upper limit is lost: a neuron has its own, one spike a step"
+
+
+def swish(x: Tensor, beta: float = 1.0) -> Tensor:
+    """``x * sigmoid(beta * x)``; silu, and with 1.702 nearly GELU."""
+    return x * torch.sigmoid(x if beta == 1.0 else beta * x)
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,13 @@ class Kind:
 RELU = Kind(F.relu)
 _HARDTANH = Kind(F.hardtanh, ("min_val", "max_val"), "its limits are lost: a neuron's are 0 and one spike a step")
 _LEAKY = Kind(F.leaky_relu, ("negative_slope",), NEGATIVE)
+_PRELU = Kind(F.prelu, (), f"{NEGATIVE}, and the learned slope is unused", ("weight",))
 
 MODULES: dict[type[nn.Module], Kind] = {
     nn.ReLU: RELU,
     nn.ReLU6: Kind(F.relu6, (), CLIPPED),
     nn.LeakyReLU: _LEAKY,
-    nn.PReLU: Kind(F.prelu, (), f"{NEGATIVE}, and the learned slope is unused"),
+    nn.PReLU: _PRELU,
     nn.GELU: Kind(F.gelu, ("approximate",), SMOOTH),
     nn.SiLU: Kind(F.silu, (), SMOOTH),
     nn.Mish: Kind(F.mish, (), SMOOTH),
@@ -60,6 +65,7 @@ MODULES: dict[type[nn.Module], Kind] = {
 }
 
 _CLAMP = Kind(torch.clamp, (), None, ("min", "max"))
+_THRESHOLD = Kind(F.threshold, (), None, ("threshold", "value"))
 _CLAMP_MIN = Kind(torch.clamp_min, (), None, ("min",))
 
 FUNCTIONS: dict[Any, Kind] = {kind.function: kind for kind in MODULES.values()} | {
@@ -76,11 +82,16 @@ FUNCTIONS: dict[Any, Kind] = {kind.function: kind for kind in MODULES.values()} 
     torch.selu: Kind(F.selu, (), NEGATIVE),
     torch.selu_: Kind(F.selu, (), NEGATIVE),
     torch.celu: Kind(F.celu, (), NEGATIVE, ("alpha",)),
+    F.prelu: _PRELU,
     F.softplus: Kind(F.softplus, (), SMOOTH, ("beta", "threshold")),
     F.hardtanh: Kind(F.hardtanh, (), _HARDTANH.loss, ("min_val", "max_val")),
     F.rrelu: Kind(F.rrelu, (), NEGATIVE, ("lower", "upper")),
     F.rrelu_: Kind(F.rrelu, (), NEGATIVE, ("lower", "upper")),
     F.hardtanh_: Kind(F.hardtanh, (), _HARDTANH.loss, ("min_val", "max_val")),
+    swish: Kind(swish, (), SMOOTH, ("beta",)),
+    F.threshold: _THRESHOLD,
+    torch.threshold: _THRESHOLD,
+    torch.threshold_: _THRESHOLD,
     torch.clamp: _CLAMP,
     torch.clip: _CLAMP,
     torch.clamp_min: _CLAMP_MIN,
@@ -94,12 +105,13 @@ METHODS: dict[str, Kind] = {
     "clip_": _CLAMP,
     "clamp_min": _CLAMP_MIN,
     "clamp_min_": _CLAMP_MIN,
+    "prelu": _PRELU,
 }
 
 KEPT = ("sigmoid", "tanh", "softmax", "hardsigmoid", "logsigmoid")
 """Nonlinear steps that stay what they are: gates and attention weights."""
 
-UNUSUAL = ("threshold", "softshrink", "hardshrink", "tanhshrink", "softsign", "glu", "maximum", "minimum")
+UNUSUAL = ("threshold", "_threshold", "softshrink", "hardshrink", "tanhshrink", "softsign", "glu", "maximum", "minimum")
 """Nonlinear steps that stay what they are too, though somebody may have meant them for activations."""
 
 
@@ -112,11 +124,13 @@ class Found:
         function: it as a function of one tensor (of nn.PReLU: of a tensor and the weight); None where its settings are
             computed by other steps.
         loss: what is lost where a neuron takes its place; None for nothing.
+        slope: of ``F.prelu``, the network's own tensor that is its second argument.
     """
 
     name: str
     function: Callable[..., Tensor] | None
     loss: str | None
+    slope: str | None = None
 
 
 def is_activation(function: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> bool:
@@ -127,7 +141,7 @@ def is_activation(function: Any, args: tuple[Any, ...] = (), kwargs: dict[str, A
         limits: dict[str, Any] = dict(zip(("min", "max"), args[1:], strict=False)) | (kwargs or {})
         return limits.get("min") == 0 and limits.get("max") is None
     try:
-        return FUNCTIONS.get(function, _CLAMP) not in (_CLAMP, _CLAMP_MIN)
+        return FUNCTIONS.get(function, _CLAMP) not in (_CLAMP, _CLAMP_MIN, _THRESHOLD)
     except TypeError:  # not hashable
         return False
 
@@ -140,48 +154,30 @@ def find(node: fx.Node, module: nn.Module | None) -> Found | None:
         module: the module that it calls, if it does.
     """
     if module is not None:
+        if isinstance(module, nn.Threshold) and module.threshold == module.value == 0:
+            return Found("nn.Threshold", partial(F.relu), None)
         kind = MODULES.get(type(module))
         if kind is None:
             return None
         settings = {name: getattr(module, name) for name in kind.settings}
         return Found(f"nn.{type(module).__name__}", partial(kind.function, **settings), kind.loss)
-    if _is_swish(node):
-        return Found("x * sigmoid(x)", _swish, SMOOTH)
     if node.op == "call_method":
         kind, name = METHODS.get(str(node.target)), f"x.{node.target}()"
     elif node.op == "call_function":
-        kind, name = FUNCTIONS.get(node.target), _written(node.target)
+        kind, name = FUNCTIONS.get(node.target), node.meta.get("written") or written(node.target)
     else:
         return None
     return None if kind is None else _called(node, kind, name)
 
 
-def _swish(x: Tensor) -> Tensor:
-    return x * torch.sigmoid(x)
-
-
-def _is_swish(node: fx.Node) -> bool:
-    """Whether a node multiplies something by its own sigmoid."""
-    if node.target not in (operator.mul, torch.mul, "mul") or len(node.args) != 2:
-        return False
-    first, second = node.args
-    if not isinstance(first, fx.Node) or not isinstance(second, fx.Node):
-        return False
-    if second.args and second.args[0] is first and second.target in (torch.sigmoid, F.sigmoid, "sigmoid"):
-        return True
-    if first.args and first.args[0] is second and first.target in (torch.sigmoid, F.sigmoid, "sigmoid"):
-        node.args = (second, first)  # what it is about comes first
-        return True
-    return False
-
-
-def _written(function: Any) -> str:
-    name = getattr(function, "__name__", str(function))
+def written(function: Any) -> str:
+    """How a function is written."""
+    name = getattr(function, "__name__", str(function)).removeprefix("_")  # F._threshold
     return f"torch.{name}" if getattr(torch, name, None) is function else f"F.{name}"
 
 
 def _called(node: fx.Node, kind: Kind, name: str) -> Found | None:
-    """An activation called as a function or method, with its settings; clamping is one if it starts at zero."""
+    """An activation called as a function or method, with its settings; some are one with zeros alone."""
     settings: dict[str, Any] = dict(zip(kind.order, node.args[1:], strict=False))
     settings |= {key: value for key, value in node.kwargs.items() if key not in ("inplace", "input")}
     if kind is _CLAMP or kind is _CLAMP_MIN:
@@ -189,6 +185,13 @@ def _called(node: fx.Node, kind: Kind, name: str) -> Found | None:
         if isinstance(low, fx.Node) or isinstance(high, fx.Node) or low is None or low != 0:
             return None
         return Found(name, partial(torch.clamp, min=low, max=high), None if high is None else CLIPPED)
-    if kind.function is F.prelu or any(isinstance(value, fx.Node) for value in settings.values()):
+    if kind is _THRESHOLD:
+        return Found(name, F.relu, None) if settings.get("threshold") == settings.get("value") == 0 else None
+    if kind.function is F.prelu:
+        slope = settings.get("weight")
+        if not isinstance(slope, fx.Node) or slope.op != "get_attr":
+            return Found(name, None, kind.loss)
+        return Found(name, F.prelu, kind.loss, str(slope.target))
+    if any(isinstance(value, fx.Node) for value in settings.values()):
         return Found(name, None, kind.loss)
     return Found(name, partial(kind.function, **settings) if settings else kind.function, kind.loss)

@@ -8,21 +8,21 @@ in no condition, must work for any batch size, and must treat each image by itse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
-from torch.utils import checkpoint
 
 from spikedistill.errors import UserError
 from spikedistill.models.folded import noise_state
 from spikedistill.models.known import Known
+from spikedistill.models.patched import recorded
 from spikedistill.models.probe import judge, refusal
+from spikedistill.models.uses import lines
 
 TRANSPARENT = (
     nn.Sequential,
@@ -33,17 +33,6 @@ TRANSPARENT = (
     nn.TransformerDecoderLayer,
 )
 """torch's own modules that have activations inside; all others are taken as one step."""
-
-FACTORIES = (
-    *("finfo", "iinfo"),
-    *("arange", "as_tensor", "empty", "eye", "full", "linspace", "ones", "tensor", "zeros"),
-    *("rand", "randn", "randint", "randperm", "normal"),
-    "where",
-)
-"""Functions that make something of no tensor: fx would carry them out once and for all, or not at all.
-
-``where`` is none of them, but torch looks for its number's dtype in what poses as a tensor here, and ends the process.
-"""
 
 
 class Opaque(TorchFunctionMode):
@@ -75,7 +64,7 @@ class ValueTracer(fx.Tracer):
     def __init__(self, rows: Tensor, is_activation: Callable[..., bool]) -> None:
         super().__init__()
         self.rows, self.is_activation = rows, is_activation
-        self._working = False
+        self.working = False
         self._parameters: dict[str, fx.Proxy] = {}
 
     # What fx calls.
@@ -87,16 +76,22 @@ class ValueTracer(fx.Tracer):
         # Only the images are traced; whatever else the forward takes keeps its default.
         images = self.create_proxy("placeholder", "images", (), {})
         assert isinstance(images, Known)
-        images.values = (self.rows, self.rows[1:3])
+        # Copies: a step may write into them, and training mode is traced with the same.
+        images.values = (self.rows.clone(), self.rows[1:3].clone())
         images.node.meta |= judge(*images.values, compare=True)
         return root_fn, [self.root, images]
 
     def create_arg(self, a: Any) -> Any:
-        return a.node if type(a) is Known else super().create_arg(a)
+        if type(a) is not Known:
+            return super().create_arg(a)
+        if a.tracer is not self:
+            raise self.refusal("it keeps something that it computed in an attribute and uses it at the next call")
+        return a.node
 
     def create_node(self, kind: str, *rest: Any, **named: Any) -> fx.Node:
         node = super().create_node(kind, *rest, **named)
         node.meta |= {"path": self.scope.module_path, "tensor": False, "layout": None, "sound": True, "varies": False}
+        node.meta["lines"] = lines()
         return node
 
     def create_proxy(
@@ -127,11 +122,11 @@ class ValueTracer(fx.Tracer):
         return type(m).__module__.startswith(("torch.nn.", "torch.ao.nn.")) and not isinstance(m, TRANSPARENT)
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._working:
+        if self.working:
             return forward(*args, **kwargs)
         assert self.submodule_paths is not None
         if m not in self.submodule_paths:
-            if any(True for _ in m.parameters()) or any(True for _ in m.buffers()):
+            if not self._is_slice(m) and any(True for _ in [*m.parameters(), *m.buffers()]):
                 raise self.refusal(f"it calls a {type(m).__name__} with weights that is no sub-module of the network")
             return forward(*args, **kwargs)
         before, stack = len(self.graph.nodes), dict(self.module_stack)
@@ -149,7 +144,7 @@ class ValueTracer(fx.Tracer):
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         self._parameters = parameter_proxy_cache
-        return attr_val if self._working else super().getattr(attr, attr_val, parameter_proxy_cache)
+        return attr_val if self.working else super().getattr(attr, attr_val, parameter_proxy_cache)
 
     # What is added.
 
@@ -159,12 +154,17 @@ class ValueTracer(fx.Tracer):
 
     def record(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Records a call that would otherwise be carried out once and for all."""
-        if self._working:
+        if self.working:
             return function(*args, **kwargs)
         try:
             return self.create_proxy("call_function", function, args, kwargs)
         except NotImplementedError:  # arguments that no code can be written for, such as arrays
             return function(*args, **kwargs)
+
+    def _is_slice(self, m: nn.Module) -> bool:
+        """Whether a module is a Sequential made in forward (``self.features[:2]``) of what is registered."""
+        registered: Any = self.submodule_paths
+        return type(m) is nn.Sequential and all(child in registered for child in m)
 
     def _where(self) -> str:
         path = self.scope.module_path
@@ -189,7 +189,7 @@ class ValueTracer(fx.Tracer):
         args, kwargs = map_aggregate((args, kwargs), lambda a: a.values[which] if type(a) is Known else a)  # pyright: ignore
         module = self.root.get_submodule(target) if kind == "call_module" else None
         opaque = (module is not None and not self.is_leaf_module(module, target)) or hasattr(target, "opaque")
-        self._working = True
+        self.working = True
         try:
             with ExitStack() as stack:
                 if opaque:
@@ -208,69 +208,14 @@ class ValueTracer(fx.Tracer):
             case = "in training mode" if self.root.training else "for another batch size than the example's"
             raise self.refusal(f"{name} fails {case} ({reason}); {hint}") from None
         finally:
-            self._working = False
+            self.working = False
 
     def _attribute(self, module: nn.Module, name: str) -> Any:
-        self._working, before = True, self._working
+        self.working, before = True, self.working
         try:
             return getattr(module, name)
         finally:
-            self._working = before
-
-
-@contextmanager
-def _recorded(tracer: ValueTracer) -> Iterator[None]:
-    """Has the tracer record what fx overlooks: tensors made of nothing and autograd functions."""
-
-    def recording(function: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return tracer.record(function, args, kwargs)
-
-        return call
-
-    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        bound = original.__get__(None, cls)
-        if cls is checkpoints[0] and not tracer._working:
-            return straight(*args)
-        if tracer._working or not any(type(a) is Known for a in pytree.tree_leaves((args, kwargs))):
-            return bound(*args, **kwargs)
-        return tracer.record(_named(bound, cls), args, kwargs)
-
-    def straight(function: Any, _preserve: bool, *args: Any) -> Any:
-        return function(*args)
-
-    def nothing(*_: Any, **__: Any) -> Iterator[None]:
-        yield
-
-    original = torch.autograd.Function.__dict__["apply"]
-    # Checkpointing hands what it is given to C++; a twin remembers instead of computing once more.
-    checkpoints = (checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator)
-    before = {name: getattr(torch, name) for name in FACTORIES}
-    fast = torch.backends.mha.get_fastpath_enabled()
-    try:
-        for name, function in before.items():
-            setattr(torch, name, recording(function))
-        torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment]
-        checkpoint._checkpoint_without_reentrant_generator = nothing
-        torch.backends.mha.set_fastpath_enabled(False)
-        yield
-    finally:
-        for name, function in before.items():
-            setattr(torch, name, function)
-        torch.autograd.Function.apply = original
-        checkpoint._checkpoint_without_reentrant_generator = checkpoints[1]
-        torch.backends.mha.set_fastpath_enabled(fast)
-
-
-def _named(bound: Any, cls: type) -> Any:
-    """A function of its own name: fx writes calls by name, and all ``apply`` have the same."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return bound(*args, **kwargs)
-
-    call.__name__ = call.__qualname__ = f"apply_{cls.__name__}_{id(cls)}"
-    call.opaque = True  # type: ignore[attr-defined]
-    return call
+            self.working = before
 
 
 def trace(network: nn.Module, rows: Tensor, is_activation: Callable[..., bool]) -> fx.Graph:
@@ -286,7 +231,7 @@ def trace(network: nn.Module, rows: Tensor, is_activation: Callable[..., bool]) 
     """
     tracer = ValueTracer(rows, is_activation)
     try:
-        with torch.enable_grad(), _recorded(tracer):
+        with torch.enable_grad(), recorded(tracer):
             graph = tracer.trace(network)
     except UserError:
         raise

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, fx, nn
 
 from spikedistill.errors import UserError
-from spikedistill.models.activation import Clock
 from spikedistill.models.adopt import Adopted
-from spikedistill.models.assemble import Site, assemble
+from spikedistill.models.assemble import Parts, assemble
 from spikedistill.models.calibrate import calibrate
-from spikedistill.models.folded import Analogue, Program, TwinSpike
+from spikedistill.models.folded import Analogue, OneMask, TwinSpike
 from spikedistill.models.network import checked_timesteps
-from spikedistill.models.probe import check_steady, close, example_rows, refusal
+from spikedistill.models.probe import check_steady, example_rows, refusal
 from spikedistill.models.replaceable import is_activation
 from spikedistill.models.tracing import trace
+from spikedistill.models.witness import check_traceable, compare, copied, held_modes, modes_of, set_modes
 from spikedistill.spiking import LIF
 from spikedistill.spiking.time import fold, readout, unfold
 
@@ -54,26 +54,12 @@ class Twin(nn.Module):
 
     points: dict[str, dict[str, str]]
 
-    def __init__(
-        self,
-        body: nn.Module,
-        programs: dict[tuple[bool, bool], Program],
-        sites: tuple[Site, ...],
-        points: dict[str, dict[str, str]],
-        clock: Clock,
-        dims: int,
-    ) -> None:
+    def __init__(self, parts: Parts, held: dict[bool, tuple[str, ...]], dims: int) -> None:
         super().__init__()
+        body = parts.body
+        own = ("points", "_clock", "_programs", "_sites", "_held", "_dims", "_origin", "_analogue")
         for name in [*body._modules, *body._parameters, *body._buffers]:
-            if name in vars(Twin) or name in (
-                "points",
-                "_clock",
-                "_programs",
-                "_sites",
-                "_dims",
-                "_origin",
-                "_analogue",
-            ):
+            if name in vars(Twin) or name in own:
                 raise refusal(f"'{name}'", "the spiking twin uses this name itself; rename the network's")
         self._modules, self._parameters, self._buffers = body._modules, body._parameters, body._buffers
         self._non_persistent_buffers_set = body._non_persistent_buffers_set
@@ -81,10 +67,10 @@ class Twin(nn.Module):
         tensors = {name: value for name, value in vars(body).items() if isinstance(value, Tensor)}
         self.__dict__.update(tensors)
         self._timesteps: int | None = None
-        self._clock, self._programs, self._sites, self._dims = clock, programs, sites, dims
-        self._origin = type(body).__name__
-        self._analogue: tuple[str, ...] = ()
-        self.points = points
+        self._clock, self._programs, self._sites = parts.clock, parts.programs, parts.sites
+        self._held, self._dims = held, dims
+        self._origin, self._analogue = type(body).__name__, parts.analogue
+        self.points = parts.points
 
     def __getattr__(self, name: str) -> Any:
         if name in ("stages", "blocks") and name not in self._modules and name not in self._parameters:
@@ -113,6 +99,13 @@ class Twin(nn.Module):
     def _neuron(self, path: str) -> dict[str, object] | None:
         spike = self.get_submodule(path)
         return spike.neuron.settings() | {"threshold": spike.threshold} if isinstance(spike, TwinSpike) else None
+
+    def train(self, mode: bool = True) -> Twin:
+        """Puts it into training or evaluation mode; what the network itself holds in the other mode stays there."""
+        super().train(mode)
+        for path in self._held[mode]:
+            self.get_submodule(path).training = not mode
+        return self
 
     def forward(self, x: Tensor, per_step: bool = False) -> Tensor:
         """Logits of images or sequences.
@@ -148,10 +141,11 @@ class Twin(nn.Module):
         """A copy with every neuron turned back into the activation: the ANN, whose activations can be tapped."""
         ann = copy.deepcopy(self)
         ann._timesteps = None
+        ann._mask_time(False)
         for site in ann._sites:
             spike = ann.get_submodule(site.path)
             if isinstance(spike, TwinSpike):
-                site.put(ann, Analogue(spike.function, spike.weight))
+                site.put(ann, Analogue(spike.function, spike.slope))
         return ann
 
     def to_snn(self, timesteps: int, neuron: LIF) -> Twin:
@@ -159,13 +153,19 @@ class Twin(nn.Module):
         return copy.deepcopy(self)._with_neurons(timesteps, neuron)
 
     def _with_neurons(self, timesteps: int, neuron: LIF) -> Twin:
-        self._timesteps = checked_timesteps(timesteps)
+        self._timesteps, neuron = checked_timesteps(timesteps), _checked_neuron(neuron)
+        self._mask_time(True)
         for site in self._sites:
             activation = self.get_submodule(site.path)
             if isinstance(activation, Analogue):
-                spike = TwinSpike(neuron.copy(), self._clock, activation.function, site.dim, activation.weight)
+                spike = TwinSpike(neuron.copy(), self._clock, activation.function, site.dim, activation.slope)
                 site.put(self, spike.train(activation.training))
         return self
+
+    def _mask_time(self, over_time: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, OneMask):
+                module.over_time = over_time
 
     @property
     def graph(self) -> fx.Graph:
@@ -190,7 +190,9 @@ def spikify(
     image that is the same at every step.
 
     Activations that do more than a ReLU (LeakyReLU, GELU, SiLU, ReLU6 and their kin) are replaced, too; a warning says
-    what is lost.
+    what is lost. One that is written out (``x * torch.sigmoid(x)``, ``torch.where(x > 0, x, 0)``) is known by its
+    values. A sigmoid, tanh or other curve that a layer takes stays what it is, and a warning names it; gates and
+    attention weights stay without a word.
 
     Args:
         network: the ANN, from a batch ``[B, ...]`` to one tensor ``[B, K]``. It is copied and stays as it is.
@@ -206,6 +208,7 @@ def spikify(
     Raises:
         UserError: what cannot be made spiking, with the path of the module and the reason.
     """
+    neuron = _checked_neuron(neuron) if neuron is not None else LIF()
     ann = retrace(network, example_input)
     lost: dict[str, list[str]] = {}
     for site in ann.replacements:
@@ -216,10 +219,18 @@ def spikify(
     if ann._analogue:
         told = f"{_shortened(list(ann._analogue))}: no neuron takes their place"
         warnings.warn(f"these steps stay analogue, {told}; use nn.ReLU for what shall spike", UserWarning, stacklevel=2)
-    snn = ann._with_neurons(timesteps, neuron if neuron is not None else LIF())
+    snn = ann._with_neurons(timesteps, neuron)
     if calibration is not None:
         calibrate(snn, calibration)
     return snn
+
+
+def _checked_neuron(neuron: Any) -> LIF:
+    if isinstance(neuron, LIF):
+        return neuron
+    name = getattr(neuron, "__name__", None)
+    given = f"'{name}' itself; call it: sd.{name}()" if name else f"a {type(neuron).__name__}"
+    raise UserError(f"neuron must be a neuron such as sd.LIF(), not {given}")
 
 
 def name_of(network: nn.Module) -> str:
@@ -238,71 +249,23 @@ def retrace(network: nn.Module, example_input: Tensor) -> Twin:
     """
     if isinstance(network, Twin) and network.timesteps is None:
         return copy.deepcopy(network)
-    _check(network, example_input)
+    check_traceable(network, example_input)
     rows = example_rows(example_input)
     with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):
-        try:
-            witness, work = copy.deepcopy(network).eval(), copy.deepcopy(network).requires_grad_(False)
-        except Exception as error:
-            raise refusal(type(network).__name__, f"it cannot be copied: {str(error).splitlines()[0]}") from None
-        check_steady(witness, example_input)
-        graphs = {training: trace(work.train(training), rows, is_activation) for training in (False, True)}
+        # What a network keeps in an attribute from its first call on (a table of positions) is there from here on.
+        network = copied(network)
+        modes = modes_of(network)
+        check_steady(network.eval(), example_input)
+        set_modes(modes)
+        witness, work = copied(network).eval(), copied(network).requires_grad_(False)
+        graphs, held = {}, {}
+        for training in (False, True):
+            held[training] = held_modes(work, training)
+            graphs[training] = trace(work, rows, is_activation)
         parts = assemble(network, graphs, work)
-        ann = Twin(parts.body, parts.programs, parts.sites, parts.points, parts.clock, rows.dim())
-        ann._analogue = parts.analogue
-        _compare(witness, ann, rows)
+        ann = Twin(parts, held, rows.dim())
+        compare(witness, ann, rows)
     return ann
-
-
-def _check(network: nn.Module, example: Tensor) -> None:
-    """Refuses what need not be traced to be refused."""
-    for path, module in network.named_modules():
-        where = f"'{path}' ({type(module).__name__})" if path else type(module).__name__
-        if isinstance(module, torch.jit.ScriptModule):
-            raise refusal(where, "TorchScript cannot be traced; use the module that it was made from")
-        if isinstance(module, nn.RNNBase | nn.RNNCellBase):
-            raise refusal(where, "it is recurrent: its state would have to go on from timestep to timestep")
-        if isinstance(module, LIF | TwinSpike):
-            raise refusal(where, "it is a spiking neuron already")
-        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # pyright: ignore
-            raise refusal(where, "its weights do not exist yet; call the network once first")
-    if not isinstance(example, Tensor) or example.dim() < 2 or not len(example):
-        raise UserError("example_input must be a batch of images, a tensor [B, ...]")
-
-
-def _seed(rows: Tensor) -> None:
-    """Seeds the generators that a caller has forked; ``torch.manual_seed`` would seed every GPU."""
-    torch.default_generator.manual_seed(0)
-    if rows.is_cuda:
-        with torch.cuda.device(rows.device):
-            torch.cuda.manual_seed(0)
-
-
-@torch.no_grad()
-def _compare(network: nn.Module, ann: Twin, rows: Tensor) -> None:
-    """Refuses a network that the trace does not reproduce; ``network`` is in evaluation mode and changed by this."""
-    modes = {module: module.training for module in ann.modules()}
-    before = {name: value.clone() for name, value in ann.named_buffers()}
-    if not close(ann.eval()(rows), network(rows), 1e-4):
-        raise refusal(
-            type(network).__name__,
-            "its trace answers differently: a tensor is changed in place that something else still looks at, or what "
-            "it does depends on more than the images",
-        )
-    answers = []
-    for each in (network.train(), ann.train()):
-        _seed(rows)
-        answers.append(each(rows))
-    if not isinstance(answers[0], Tensor) or not close(answers[1], answers[0], 1e-3):
-        raise refusal(
-            type(network).__name__,
-            "in training mode its trace answers differently: it draws random numbers outside torch, or changes a "
-            "tensor in place that something else still looks at",
-        )
-    for name, value in ann.named_buffers():
-        value.copy_(before[name])
-    for module, training in modes.items():
-        module.training = training
 
 
 def _shortened(paths: list[str], shown: int = 4) -> str:
