@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,25 @@ from spikedistill.errors import UserError
 from spikedistill.methods.base import JOINT_TEACHER, check_classes
 from spikedistill.models.elsewhere import PREFIX
 from spikedistill.recipe import ModelSettings, Recipe
+from spikedistill.spiking import compiling
 from spikedistill.transfer import TRANSFERS
 
 
 @dataclass
 class Parts:
-    """What a run is made of; ``teacher`` is None where the method has none or where it must be trained first."""
+    """What a run is made of.
+
+    Attributes:
+        recipe, data, student: what is said to be trained, and on what.
+        teacher: None where the method has none or where it must be trained first.
+        seconds: how long it took to put them together.
+    """
 
     recipe: Recipe
     data: Data
     student: nn.Module
     teacher: nn.Module | None
+    seconds: float = 0.0
 
 
 def assemble(recipe: Recipe, device: str | None = None) -> Parts:
@@ -42,7 +51,7 @@ def assemble(recipe: Recipe, device: str | None = None) -> Parts:
     """
     if recipe.student is None:
         raise UserError("the recipe has no section 'student'; say which network to train: student.model=")
-    wanted = recipe.student
+    wanted, started = recipe.student, time.perf_counter()
     method = recipe.method_class()
     check_sharding(recipe.strategy, recipe.precision, recipe.compile)
     resolve_precision(recipe.precision, resolve_device(device or recipe.device))
@@ -54,8 +63,9 @@ def assemble(recipe: Recipe, device: str | None = None) -> Parts:
     student = make_network(network, method.spiking_student, recipe, data.info)
     if method.teacher_role == JOINT_TEACHER:
         twin = make_network(resolved(recipe.teacher or network, data.info, "teacher"), False, recipe)
-        return Parts(recipe, data, student, twin)
-    return Parts(recipe, data, student, _trained_teacher(recipe, data, student))
+    else:
+        twin = _trained_teacher(recipe, data, student)
+    return Parts(recipe, data, student, twin, time.perf_counter() - started)
 
 
 def check_frames(info: DataInfo, timesteps: int, remedy: str) -> None:
@@ -90,7 +100,8 @@ def _trained_teacher(recipe: Recipe, data: Data, student: nn.Module) -> nn.Modul
         raise UserError(f"no teacher at teacher.path '{path}'")
     section = section if path.is_dir() else resolved(section, data.info, "teacher")
     teacher = load_teacher(recipe, section, path, data.info.shape)
-    check_classes(student, teacher, torch.zeros(1, *data.info.shape))
+    with compiling.choose("plain"):
+        check_classes(student, teacher, torch.zeros(1, *data.info.shape))
     return teacher
 
 
@@ -100,7 +111,7 @@ def _rehearse(recipe: Recipe, data: Data, student: nn.Module) -> None:
     Training the teacher may take hours; a feature or a shape that does not fit must not wait for its end.
     """
     assert recipe.teacher is not None
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), compiling.choose("plain"):
         teacher, pupil = make_network(recipe.teacher, False, recipe), copy.deepcopy(student)
         TRANSFERS[recipe.init.kind](teacher, pupil, recipe.init)
         recipe.method_class()(pupil, teacher, recipe.method_settings(), torch.zeros(2, *data.info.shape)).close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from torch import nn
 
 from spikedistill.assembly import Parts
 from spikedistill.data import Data, Loader, list_data, pixels
+from spikedistill.engine.clock import Clock
 from spikedistill.engine.devices import resolve_precision
 from spikedistill.engine.processes import first_alone
 from spikedistill.evaluation.accuracy import Evaluation, evaluate, raster
@@ -20,6 +20,7 @@ from spikedistill.methods import Method
 from spikedistill.models.twin import name_of
 from spikedistill.recipe import Recipe
 from spikedistill.runfolder import STUDENT, save_network, write_json
+from spikedistill.spiking import compiling
 from spikedistill.transfer.report import Entry
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Finish:
         teacher: the network that taught, if any.
         taught_by: its summary, where it was trained for this run.
         transfer: the report of where the student's weights came from, if they came from the teacher.
+        clock: of the run.
     """
 
     def __init__(
@@ -47,19 +49,25 @@ class Finish:
         teacher: nn.Module | None,
         taught_by: dict[str, Any] | None,
         transfer: Sequence[Entry] | None,
+        clock: Clock,
     ) -> None:
         self.parts, self.fabric, self.method = parts, fabric, method
-        self.teacher, self.taught_by, self.transfer = teacher, taught_by, transfer
+        self.teacher, self.taught_by, self.transfer, self.clock = teacher, taught_by, transfer, clock
 
-    def __call__(self, student: nn.Module, rows: Sequence[dict[str, float]], told: dict[str, Any]) -> dict[str, Any]:
-        """Returns ``summary.json``'s contents, ``told`` among them, once everything is written."""
-        started = time.perf_counter()
+    def __call__(self, student: nn.Module, told: dict[str, Any]) -> dict[str, Any]:
+        """Returns ``summary.json``'s contents, ``told`` among them, once everything is written.
+
+        ``wall_seconds`` is everything from the reading of the data to here, over all pieces of the run, but for the
+        teacher's training: a run of its own, whose seconds stand beside it.
+        """
         teacher_accuracy = self._teacher_accuracy()
         result = evaluate_part(student, self.parts.data, self.fabric)
         summary = self._summary(student, result) | told
         summary["teacher_accuracy"] = teacher_accuracy
         summary["teacher_wall_seconds"] = self.taught_by["wall_seconds"] if self.taught_by else None
-        summary["wall_seconds"] = sum(row["seconds"] for row in rows) + time.perf_counter() - started
+        summary["kernels"] = compiling.told(self.fabric.device.type)
+        summary["compile_wall_seconds"] = round(self.clock.compiling, 3)
+        summary["wall_seconds"] = self.clock.seconds
         first_alone(self.fabric, lambda: self._write(student, result, summary))
         return summary
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -170,6 +171,8 @@ def _dealt_out(recipes: Sequence[Recipe]) -> list[str | None]:
 
 
 def _begin() -> None:
+    # Inductor would otherwise start as many compiling processes in each of ours as there are processors, up to 32.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "2")
     import torch
 
     torch.set_num_threads(1)
@@ -199,4 +202,11 @@ def _train(number: int, recipe: Recipe, deadline: float | None, verbose: bool, d
     except (RuntimeError, MemoryError) as error:  # memory that ran out, a fault of the GPU: the other runs go on
         traceback.print_exc()
         what = str(error).splitlines()[0] if str(error) else ""
-        return Ended(number, trouble=TrainingFailed(f"{type(error).__name__}: {what}"))
+        trouble = TrainingFailed(f"{type(error).__name__}: {what}")
+        if type(error).__name__ == "AcceleratorError" and "out of memory" not in what:
+            # Nothing runs on that device any more in this process: every other run would fail at its first step.
+            if parent_process() is None:
+                raise trouble from error
+            sys.stderr.flush()
+            os._exit(1)
+        return Ended(number, trouble=trouble)

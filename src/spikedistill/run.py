@@ -16,6 +16,7 @@ from spikedistill.build import load_run
 from spikedistill.data import Data, Loader
 from spikedistill.engine import Trainer, TrainSettings
 from spikedistill.engine.checkpoint import sweep, write_durably
+from spikedistill.engine.clock import Clock
 from spikedistill.engine.devices import (
     check_sharding,
     check_shares,
@@ -37,6 +38,7 @@ from spikedistill.recipe import Recipe
 from spikedistill.report import write_run_report
 from spikedistill.resuming import check_same_run
 from spikedistill.runfolder import commit, leads_out, read_summary
+from spikedistill.spiking import compiling
 from spikedistill.transfer import TRANSFERS
 
 if TYPE_CHECKING:
@@ -127,7 +129,7 @@ def execute(
     parts: Parts, *, resume: bool, verbose: bool, deadline: float | None = None, device: str | None = None
 ) -> Run:
     """Trains what ``assemble`` (or a user) put together, and writes the run folder; a finished one is read."""
-    recipe, folder = parts.recipe, parts.recipe.folder()
+    recipe, folder, clock = parts.recipe, parts.recipe.folder(), Clock(parts.seconds)
     if resume and (folder / SUMMARY).is_file():
         return _finished(recipe, folder, parts.student)
     place = resolve_device(device or recipe.device)
@@ -148,7 +150,7 @@ def execute(
         first_alone(fabric, take)
         began_here = fabric.is_global_zero and made and not (folder / CONFIG).exists()
         try:
-            return _execute(parts, fabric, resume=resume, verbose=verbose, deadline=deadline, device=device)
+            return _execute(parts, fabric, clock, resume=resume, verbose=verbose, deadline=deadline, device=device)
         except UserError:
             if began_here and not any(folder.rglob("step-*.pt")):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -165,7 +167,14 @@ def _make_folder(folder: Path) -> None:
 
 
 def _execute(
-    parts: Parts, fabric: Fabric, *, resume: bool, verbose: bool, deadline: float | None, device: str | None
+    parts: Parts,
+    fabric: Fabric,
+    clock: Clock,
+    *,
+    resume: bool,
+    verbose: bool,
+    deadline: float | None,
+    device: str | None,
 ) -> Run:
     """``execute`` in a folder that is ours alone."""
     recipe, folder = parts.recipe, parts.recipe.folder()
@@ -180,9 +189,10 @@ def _execute(
     teacher, known = parts.teacher, None
     if needs_trained_teacher(recipe) and teacher is None:
         own = teacher_recipe(recipe, folder / "teacher")
-        trained = train(own, resume=True, verbose=verbose, deadline=deadline, device=device)
+        with clock.apart():
+            trained = train(own, resume=True, verbose=verbose, deadline=deadline, device=device)
         teacher, known = trained.student, trained.summary
-    run = _train_student(parts, fabric, teacher, known, resume=resume, verbose=verbose, deadline=deadline)
+    run = _train_student(parts, fabric, clock, teacher, known, resume=resume, verbose=verbose, deadline=deadline)
     first_alone(fabric, lambda: write_run_report(folder))
     return run
 
@@ -190,6 +200,7 @@ def _execute(
 def _train_student(
     parts: Parts,
     fabric: Fabric,
+    clock: Clock,
     teacher: nn.Module | None,
     taught_by: dict[str, Any] | None,
     *,
@@ -212,13 +223,14 @@ def _train_student(
         Reporter(f"{recipe.name} seed {recipe.seed}", verbose and fabric.is_global_zero),
         deadline,
         Sharded(fabric, method, torch.zeros(2, *data.info.shape)) if shared else None,
+        clock,
     )
     resumed = trainer.resume() if resume else False
-    rows = trainer.fit()
+    trainer.fit()
     method.close()
     student = separate(restore(method.deployable()))
-    finish = Finish(parts, fabric, method, teacher, taught_by, transfer)
-    summary = finish(student, rows, {"commit": code, "resumed": resumed})
+    finish = Finish(parts, fabric, method, teacher, taught_by, transfer, clock)
+    summary = finish(student, {"commit": code, "resumed": resumed})
     return Run(student.cpu().eval(), summary, folder)
 
 
@@ -227,16 +239,19 @@ def _method(parts: Parts, teacher: nn.Module | None, fabric: Fabric) -> Method:
     recipe = parts.recipe
     torch.manual_seed(recipe.seed + 1)  # extras do not depend on how many numbers the networks drew
     example = torch.zeros(2, *parts.data.info.shape)
-    method = recipe.method_class()(parts.student, teacher, recipe.method_settings(), example)
+    with compiling.choose("plain"):  # two images, once, on the CPU: no kernel is worth compiling for them
+        method = recipe.method_class()(parts.student, teacher, recipe.method_settings(), example)
     alone = fabric.world_size == 1
     optimise(method.student, recipe.memory, norms=alone)
     if not alone:
         synchronise(method)
         torch.manual_seed(recipe.seed + 1 + fabric.global_rank)  # what is drawn in training differs by process
-    if teacher is not None:
-        channels_last(teacher)
     if fabric.device.type == "cpu":
+        if teacher is not None:
+            channels_last(teacher)
         keep_freed_memory()
+    else:  # analogue networks too: in bfloat16 a GPU convolves nothing else without transposing it first
+        channels_last(method)
     return method
 
 

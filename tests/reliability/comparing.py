@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-VOLATILE = {"wall_seconds", "teacher_wall_seconds", "resumed", "commit"}
+VOLATILE = {"wall_seconds", "teacher_wall_seconds", "compile_wall_seconds", "resumed", "commit"}
 EXACT = ("student.safetensors", "evaluation.json", "transfer.json")
 
 

@@ -66,7 +66,9 @@ def agree(fast, plain, tolerance: float = 1e-6) -> None:
 
 @pytest.mark.parametrize("timesteps", range(1, 7))
 def test_the_uncompiled_twin_equals_the_loop_for_every_setting(timesteps, monkeypatch):
-    monkeypatch.setattr(compiling, "call", lambda function, tensors, constants: function(*tensors, **constants))
+    monkeypatch.setattr(
+        compiling, "call", lambda function, tensors, constants, inline=False: function(*tensors, **constants)
+    )
     for (soft, strict, detach, surrogate), layout in zip(SETTINGS, itertools.cycle(LAYOUTS), strict=False):
         dynamics = Dynamics(0.8, soft, strict, detach, make_surrogate(surrogate))
         x = currents(layout, timesteps, 3, 4, seed=timesteps)

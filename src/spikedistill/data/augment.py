@@ -188,10 +188,11 @@ def warp(images: Tensor, matrices: Tensor, mode: str, padding: str = "zeros") ->
     options = {"device": images.device, "dtype": images.dtype}
     y = torch.arange(height, **options) - (height - 1) / 2
     x = torch.arange(width, **options) - (width - 1) / 2
-    matrices = matrices.to(**options)
+    matrices = matrices.to(**options, non_blocking=True)
     grid = matrices[:, None, None, :, 0] * x[:, None] + matrices[:, None, None, :, 1] * y[:, None, None]
     grid = grid + matrices[:, None, None, :, 2]
-    scale = torch.tensor([2 / width, 2 / height], **options)
+    # Filled there: a tensor of two numbers from here would make the processor wait for the device.
+    scale = torch.stack([torch.full((), 2 / side, **options) for side in (width, height)])
     return F.grid_sample(images, grid * scale, mode=mode, padding_mode=padding, align_corners=False)
 
 

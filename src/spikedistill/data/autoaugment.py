@@ -13,6 +13,7 @@ Deviations: translation scales with the image (10/32 of the side); posterize kee
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -53,11 +54,11 @@ POLICY: tuple[tuple[Step, Step], ...] = (
 
 
 def _grey(x: Tensor) -> Tensor:
-    """Luma ``[B, 1, H, W]`` in ITU-R 601-2 integers, as Pillow's conversion to L; every product fits float32."""
+    """Luma ``[B, 1, H, W]`` in ITU-R 601-2 integers, as Pillow's conversion to L; the whole sum fits float32."""
     if x.shape[1] == 1:
         return x
-    weights = torch.tensor([19595.0, 38470.0, 7471.0], device=x.device)[:, None, None]
-    return (((x * weights).sum(1, keepdim=True) + 32768) / 65536).floor()
+    red, green, blue = x.split(1, 1)
+    return ((19595 * red + 38470 * green + 7471 * blue + 32768) / 65536).floor()
 
 
 def _blend(degenerate: Tensor, x: Tensor, factor: Tensor) -> Tensor:
@@ -171,20 +172,22 @@ class AutoAugment(Augmentation):
 
     def apply(self, images: Tensor, draws: Draws) -> Tensor:
         x = (images * 255).round().clamp(0, 255)
-        fill = self._fill.to(x.device)
+        # Nothing here waits for the device: a batch has forty such small copies.
+        there: dict[str, Any] = {"device": x.device, "non_blocking": True}
+        fill = self._fill.to(**there)
         chosen, applied, negative = draws
         for number, slot in enumerate(self._slots):
             happens = applied[:, number] < slot.probability[chosen]
             turned = (happens & slot.geometric[chosen]).nonzero().flatten()
             if len(turned):
                 matrices = slot.matrices[chosen[turned], negative[turned, number]]
-                here = turned.to(x.device)
+                here = turned.to(**there)
                 x[here] = warp(x[here] - fill, matrices, "nearest") + fill
             for name, (operation, _) in COLOUR.items():
                 rows = (happens & slot.does[name][chosen]).nonzero().flatten()
                 if len(rows):
-                    here = rows.to(x.device)
-                    x[here] = operation(x[here], slot.magnitude[chosen[rows]].to(x.device))
+                    here = rows.to(**there)
+                    x[here] = operation(x[here], slot.magnitude[chosen[rows]].to(**there))
         return x / 255
 
 

@@ -48,7 +48,10 @@ class Pipeline:
         x = self._augment(x.flatten(1, -3), draws, after_normalise=False).view(x.shape)
         x = (x - self._mean) / self._std
         x = self._augment(x.flatten(1, -3), draws, after_normalise=True).view(x.shape)
-        return x.transpose(0, 1) if x.dim() == 5 else x
+        if x.dim() == 5:
+            return x.transpose(0, 1)
+        # As the convolutions of a GPU read them; each network would lay them out for itself.
+        return x if x.device.type == "cpu" else x.contiguous(memory_format=torch.channels_last)
 
     def _augment(self, x: Tensor, draws: list[Draws], after_normalise: bool) -> Tensor:
         for augmentation, drawn in zip(self._augmentations, draws, strict=True):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spikedistill.models.activation import layers_of
 from spikedistill.models.features import taps
+from spikedistill.spiking import compiling
 
 IMAGES = 32
 """Images that are looked at: enough that a layer of thousands of neurons without one spike is dead."""
@@ -51,6 +52,7 @@ def unvarying_layers(network: nn.Module, images: Tensor) -> dict[str, float]:
     try:
         with (
             torch.inference_mode(),
+            compiling.choose("plain"),  # a few images an epoch, in float32: kernels of their own are not worth it
             torch.random.fork_rng(devices=[few.device] if few.is_cuda else []),
             taps(network, points, "after") as tap,
         ):

@@ -82,6 +82,8 @@ class Watch:
         self.pending: _Verdict | None = None
         self.known_to_all = known_to_all
         self.buffers: list[tuple[Tensor, Tensor]] = []
+        # Looked up once: walking through all modules and naming each gradient takes a millisecond in every step.
+        self.parameters = [(f"the gradient of '{plain(name)}'", p) for name, p in method.named_parameters()]
         # Such as a mask of minus infinities.
         self.meant = {name for name, value in method.named_buffers() if not _finite(value)}
 
@@ -113,9 +115,10 @@ class Watch:
         """
         names = [f"loss term '{name}'" for name in losses]
         values = torch.stack([loss.detach().float() for loss in losses.values()])
-        owned = [(name, own_part(p.grad)) for name, p in self.method.named_parameters() if p.grad is not None]
-        if update and self.gradients and owned:
-            names += [f"the gradient of '{plain(name)}'" for name, _ in owned]
+        looks = update and self.gradients
+        owned = [(name, own_part(p.grad)) for name, p in self.parameters if p.grad is not None] if looks else []
+        if owned:
+            names += [name for name, _ in owned]
             values = torch.cat([values, largest([grad for _, grad in owned])])
         verdict = self._sent(tuple(names), self.known_to_all(values), epoch, batch, inputs)
         if self.waits:

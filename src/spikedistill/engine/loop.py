@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from spikedistill.engine.activity import Activity
 from spikedistill.engine.checkpoint import latest_checkpoint, save_checkpoint
+from spikedistill.engine.clock import Clock
 from spikedistill.engine.diagnosis import failure
 from spikedistill.engine.finite import Found, Watch
 from spikedistill.engine.metrics import EpochSums, ScalarBoard, write_csv
@@ -25,10 +27,14 @@ from spikedistill.engine.sharding import Whole
 from spikedistill.engine.stopping import Stop
 from spikedistill.errors import Stopped, TrainingFailed, UserError
 from spikedistill.methods.base import Method, Progress
+from spikedistill.spiking.joining import teach_inductor
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+
+EPOCH_SECONDS = 30.0
+"""At an epoch's end a checkpoint is written if the last is older: on a GPU writing one may take as long as an epoch."""
 
 AGREE_EVERY = 8
 """Batches between two questions to all processes whether to stop: each makes them wait for one another."""
@@ -51,7 +57,8 @@ class TrainSettings:
         optimizer, schedule: see ``optimisation``.
         clip: largest norm of the gradient, None for no clipping.
         accumulate: batches per optimiser step.
-        checkpoint_minutes: a checkpoint is written at least this often (and after every epoch).
+        checkpoint_minutes: a checkpoint is written at least this often, after the first epoch and the last, and after
+            any other if the one before is more than ``EPOCH_SECONDS`` old.
         on_bad_numbers: at a loss or gradient that is not finite ``stop``, or ``skip`` the optimiser's step.
         compile: compile the method's whole step with ``torch.compile``.
     """
@@ -79,6 +86,7 @@ class Trainer:
         reporter: shows progress.
         deadline: on ``time.monotonic``; after it training stops with a checkpoint. None for no such limit.
         weights: where the method's weights are; None for whole in every process.
+        clock: of the run, if it has begun before; checkpoints hold what it tells.
     """
 
     def __init__(
@@ -92,15 +100,20 @@ class Trainer:
         reporter: Reporter,
         deadline: float | None = None,
         weights: Whole | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.stop = Stop(deadline)
         self.fabric, self.method, self.train, self.settings = fabric, method, train, settings
         self.folder, self.validate, self.reporter = folder, validate, reporter
         self.position = Position()
+        self.clock = clock if clock is not None else Clock()
+        self.saved = time.perf_counter()
         self.weights = weights if weights is not None else Whole(fabric, method)
         # In this order: sharing out weights makes other parameters of them.
         self.model: Any = fabric.setup_module(self.weights.trained)
         self.optimizer: Any = fabric.setup_optimizers(make_optimizer(self.weights.trained, settings.optimizer))
+        if settings.compile:
+            teach_inductor()
         self.step_model = torch.compile(self.model) if settings.compile else self.model
         self.watch = Watch(
             self.weights.trained,
@@ -128,6 +141,7 @@ class Trainer:
             self.fabric.strategy.precision.load_state_dict(state.get("precision", {}))
             self.position = read_position(state["position"], self.settings.epochs, len(self.train))
             self._draw_on(state["rng"], state["rng_cuda"])
+            self.clock.after(self.position.wall_seconds, self.position.compile_seconds)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
@@ -165,10 +179,12 @@ class Trainer:
         Raises:
             WriteFailed: it cannot be written.
         """
+        self.saved = time.perf_counter()
         method, optimizer = self.weights.collect(), self.weights.state_of(self.optimizer)
         if not self.fabric.is_global_zero:
             return
         position = self.position
+        position.wall_seconds, position.compile_seconds = self.clock.seconds, self.clock.compiling
         state = {
             "method": method.state_dict(),
             "optimizer": optimizer,
@@ -181,7 +197,6 @@ class Trainer:
 
     def _train_epoch(self, bar: Bar, board: ScalarBoard | None) -> None:
         position, spent, started = self.position, self.position.seconds, time.perf_counter()
-        saved = started
         sums = EpochSums(position.sums if self.fabric.is_global_zero else None)
         if self.watch.skip:
             sums.skip(0)  # a column in every epoch, and in every process
@@ -195,10 +210,10 @@ class Trainer:
                 position.batch += 1
                 bar.advance(sums)
                 # Between two updates there are gradients that no checkpoint holds.
-                if updated and self._due(saved):
+                if updated and self._due():
                     self._check_all()
-                    saved = time.perf_counter()
-                    position.sums, position.seconds = sums.over(self.fabric).state(), spent + saved - started
+                    position.sums = sums.over(self.fabric).state()
+                    position.seconds = spent + time.perf_counter() - started
                     self.save()
                     self._leave_if_asked()
         self._check_all()
@@ -216,12 +231,20 @@ class Trainer:
                 bar.note(f"epoch {position.epoch}: {row['skipped']:.0f} batches left out, their numbers not finite")
             if images is not None:
                 self.activity.tell(student, images, lambda text: bar.note(f"epoch {position.epoch}: {text}"))
-        self.save()
-        self._leave_if_asked()
+        leaves = any_process(self.fabric, self.stop.asked())
+        first_or_last = position.epoch in (1, self.settings.epochs)
+        if leaves or first_or_last or any_process(self.fabric, self._older_than(EPOCH_SECONDS)):
+            self.save()
+        if leaves:
+            raise self._stopped("a checkpoint")
 
-    def _due(self, saved: float) -> bool:
+    def _older_than(self, seconds: float) -> bool:
+        """Whether the last checkpoint is, or older than checkpoints shall become."""
+        return time.perf_counter() - self.saved > min(seconds, 60.0 * self.settings.checkpoint_minutes)
+
+    def _due(self) -> bool:
         """Whether to write a checkpoint here; all processes decide alike, and together only every few batches."""
-        due = self.stop.asked() or time.perf_counter() - saved > 60.0 * self.settings.checkpoint_minutes
+        due = self.stop.asked() or self._older_than(math.inf)
         if self.fabric.world_size == 1:
             return due
         return self.position.batch % AGREE_EVERY == 0 and any_process(self.fabric, due)

@@ -34,11 +34,14 @@ class Evaluation:
 
 @contextmanager
 def inference(network: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients inside, the network's own mode again afterwards."""
+    """Eval mode without gradients inside, the network's own mode again afterwards.
+
+    Not torch's inference mode: every kernel that training has compiled would be compiled once more for its tensors.
+    """
     training = network.training
     network.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             yield
     finally:
         network.train(training)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from spikedistill.spiking import compiling
+from spikedistill.spiking.joining import joined
 
 
 @dataclass(frozen=True)
@@ -61,4 +62,4 @@ def pack_rows(rows: Tensor) -> Tensor:
 def unpack_rows(packed: Tensor, *, dtype: torch.dtype) -> Tensor:
     """``[M]`` bytes to ``[8, M]`` zeros and ones."""
     # By way of float32: Inductor converts bytes to bfloat16 one by one.
-    return torch.stack([((packed >> k) & 1).to(torch.float32).to(dtype) for k in range(8)])
+    return joined([((packed >> k) & 1).to(torch.float32).to(dtype) for k in range(8)])

@@ -12,6 +12,7 @@ every call. ``SPIKEDISTILL_KERNELS`` sets it from outside, ``choose`` for a whil
 from __future__ import annotations
 
 import os
+import time
 import types
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -23,20 +24,24 @@ import torch
 from torch import Tensor
 
 from spikedistill.errors import unknown
+from spikedistill.spiking.joining import teach_inductor
 
 CHOICES = ("auto", "fused", "plain")
 
 # A compiled layer of this many elements saves about 0.3 ms a step on a CPU; a kernel costs seconds to compile.
 SMALL = 2**16
 
+INLINE_STEPS = 4  # beyond, compiling a kernel without intermediate results takes minutes
+
 Outputs = Tensor | tuple[Tensor | None, ...]
 
 
 class _State:
-    """The process's choice, and the kinds of device on which compiling has failed."""
+    """The process's choice, the kinds of device on which compiling has failed, and the seconds it has taken."""
 
     choice: str | None = None
     broken: ClassVar[set[str]] = set()
+    seconds: float = 0.0
 
 
 def choice() -> str:
@@ -49,6 +54,16 @@ def choice() -> str:
     if name not in CHOICES:
         raise unknown("SPIKEDISTILL_KERNELS", name, CHOICES)
     return name
+
+
+def told(device: str) -> str:
+    """The choice in force for records, and whether compiling has failed on a kind of device."""
+    return f"{choice()}, not compiled: failed on {device}" if device in _State.broken else choice()
+
+
+def seconds() -> float:
+    """Seconds that this process has spent at first calls of kernels, nearly all of them compiling."""
+    return _State.seconds
 
 
 @contextmanager
@@ -92,7 +107,8 @@ def call(
     Args:
         function: a function of the module level, of tensors (by position) and hashable constants (by name).
         tensors, constants: its arguments.
-        inline: no intermediate result goes to memory, however often it is used (compiling takes longer).
+        inline: no intermediate result goes to memory, however often it is used (compiling takes longer); up to
+            ``INLINE_STEPS`` steps.
     """
     device = tensors[0].device.type
     if torch.compiler.is_compiling() or (device in _State.broken and choice() != "fused"):
@@ -133,12 +149,22 @@ class _Kernel:
         self._proven = False
 
     def __call__(self, *tensors: Tensor) -> Outputs:
-        if not self._proven:
-            for tensor in tensors:
-                for dim, size in enumerate(_static(tensor)):
-                    if not size:
-                        torch._dynamo.maybe_mark_dynamic(tensor, dim)
+        if self._proven:
+            return self._called(tensors)
+        started = time.perf_counter()
+        for tensor in tensors:
+            for dim, size in enumerate(_static(tensor)):
+                if not size:
+                    torch._dynamo.maybe_mark_dynamic(tensor, dim)
         try:
+            return self._called(tensors)
+        finally:
+            _State.seconds += time.perf_counter() - started
+
+    def _called(self, tensors: Sequence[Tensor]) -> Outputs:
+        try:
+            if not self._proven:
+                teach_inductor()
             out = self._run(*tensors)
         except torch.OutOfMemoryError:
             raise

@@ -57,7 +57,7 @@ class Deferred(Tensor):
             total = _add(*args)
             if total is not None:
                 return total
-        return func(*settle_all(args), **settle_all(kwargs or {}))
+        return func(*map(settle_all, args), **{name: settle_all(value) for name, value in (kwargs or {}).items()})
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
@@ -93,9 +93,18 @@ def settle(x: Tensor) -> Tensor:
     return x._value
 
 
+_HOLDERS = (Deferred, list, tuple, dict)
+
+
 def settle_all(values: Any) -> Any:
     """The same with ``settle`` on every tensor in it: lists, tuples, dicts."""
-    return tree_map_only(Deferred, settle, values)
+    if isinstance(values, Deferred):
+        return settle(values)
+    # Almost every argument is a number, or a short tuple of numbers, and a search through a tree takes longer than what
+    # is called with it.
+    if isinstance(values, (list, tuple)) and not any(isinstance(value, _HOLDERS) for value in values):
+        return values
+    return tree_map_only(Deferred, settle, values) if isinstance(values, (list, tuple, dict)) else values
 
 
 class Currents(Deferred):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from spikedistill.spiking import compiling
+from spikedistill.spiking.joining import joined
 from spikedistill.spiking.layout import flatten, unflatten
 from spikedistill.spiking.recurrence import Dynamics, crosses, reset
 
@@ -78,7 +79,7 @@ def _dv_dh(h: Tensor, s: Tensor, ds_dh: Tensor, dynamics: Dynamics) -> Tensor | 
 def forward(x: Tensor, decay: float | Tensor, *, dynamics: Dynamics, timesteps: int) -> Tensor:
     """Currents ``[T, N]`` or ``[1, N]`` to spikes ``[T, N]`` in the currents' dtype."""
     _, spikes = charge(at_steps(x, timesteps), decay, dynamics)
-    return torch.stack([s.to(x.dtype) for s in spikes])
+    return joined([s.to(x.dtype) for s in spikes])
 
 
 def backward(
@@ -87,7 +88,16 @@ def backward(
     """Gradients of the currents (``[T, N]``) and of the decay per neuron (``[N]``)."""
     potentials, spikes = charge(at_steps(x, timesteps), decay, dynamics)
     currents, grad_decay = discharge(potentials, spikes, at_steps(grad, timesteps), decay, dynamics)
-    return torch.stack([c.to(x.dtype) for c in currents]), grad_decay
+    return joined([c.to(x.dtype) for c in currents]), grad_decay
+
+
+def inlined(x: Tensor, timesteps: int) -> bool:
+    """Whether a backward kernel is compiled without intermediate results.
+
+    With them it falls into two loops from three steps on, between which the potentials go through memory. So on a GPU,
+    where a kernel takes as long as its memory traffic; on a CPU it does not.
+    """
+    return x.device.type != "cpu" and timesteps <= compiling.INLINE_STEPS
 
 
 class _Fused(torch.autograd.Function):
@@ -108,7 +118,7 @@ class _Fused(torch.autograd.Function):
         x, *decay = ctx.saved_tensors
         tensors, constants = _arguments((x, grad), decay[0] if decay else ctx.fixed_decay, x)
         constants |= {"dynamics": ctx.dynamics, "timesteps": grad.shape[0]}
-        grad_x, grad_decay = compiling.call(backward, tensors, constants)
+        grad_x, grad_decay = compiling.call(backward, tensors, constants, inline=inlined(x, grad.shape[0]))
         assert isinstance(grad_x, Tensor)
         if decay and grad_decay is not None:
             grad_decay = unflatten(grad_decay.unsqueeze(0), x)[0].sum_to_size(decay[0].shape).to(decay[0].dtype)

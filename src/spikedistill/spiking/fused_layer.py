@@ -17,6 +17,7 @@ from torch import Tensor
 
 from spikedistill.spiking import compiling
 from spikedistill.spiking.bits import Bits, unpack
+from spikedistill.spiking.fused import inlined
 from spikedistill.spiking.layer_kernels import (
     MOST_STEPS,
     Plan,
@@ -31,7 +32,6 @@ from spikedistill.spiking.recurrence import Dynamics
 
 VECTOR = 32  # numbers, in bfloat16
 ROW = 256  # numbers that a kernel's loop over channels should have to run over
-INLINE_STEPS = 4  # beyond, compiling a kernel without intermediate results takes minutes
 
 
 @dataclass(frozen=True)
@@ -147,13 +147,14 @@ class _Layer(torch.autograd.Function):
         tensors = _tensors(flat, ctx.norms, plan.decay if decay is None else decay, plan, setting, side)
         if windows is None:
             tensors.append(_steps(grad, plan.timesteps, side))
-            grad_x, grad_decay = compiling.call(backward, tensors, {"plan": plan})
+            inline = inlined(grad, plan.timesteps)
+            grad_x, grad_decay = compiling.call(backward, tensors, {"plan": plan}, inline=inline)
         else:
             won = compiling.call(winners, [windows], {})
             assert isinstance(won, Tensor)
             tensors = [_windows(t, windows.shape) for t in tensors]
             tensors += [won.unflatten(0, (2, 2)), _steps(grad, plan.timesteps).view(plan.timesteps, *won.shape[1:])]
-            inline = plan.timesteps <= INLINE_STEPS
+            inline = plan.timesteps <= compiling.INLINE_STEPS
             grad_x, grad_decay = compiling.call(backward_pooled, tensors, {"plan": plan}, inline=inline)
         assert isinstance(grad_x, Tensor)
         grad_x = _folded(grad_x, flat[0].shape)
@@ -172,7 +173,9 @@ def _through(grad: Tensor, norm: tuple[float, bool] | None, term: Sequence[Tenso
     if norm is None:
         return [grad.to(value.dtype) if needed[0] else None, None, None]
     eps, of_batch = norm
-    used = (None, None, mean, torch.rsqrt(variance + eps)) if of_batch else (mean, variance, None, None)
+    # On CUDA the saved statistics are asked for though eval mode has none of its own, and one dtype for both.
+    used = (mean, variance, mean, torch.rsqrt(variance + eps))
+    grad = grad.to(value.dtype)
     return torch.ops.aten.native_batch_norm_backward(grad, value, weight, *used, of_batch, eps, list(needed[:3]))
 
 

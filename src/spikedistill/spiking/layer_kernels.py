@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from spikedistill.spiking.fused import at_steps, charge, discharge
+from spikedistill.spiking.joining import joined
 from spikedistill.spiking.recurrence import Dynamics
 
 MOST_STEPS = 8  # of a history: one byte
@@ -48,7 +49,7 @@ class Plan:
 def forward(*tensors: Tensor, plan: Plan) -> Tensor:
     """Terms and decay to spikes ``[T, M, C]``."""
     currents, decay = _read(tensors, plan)
-    return torch.stack([s.to(plan.dtype) for s in charge(currents, decay, plan.dynamics)[1]])
+    return joined([s.to(plan.dtype) for s in charge(currents, decay, plan.dynamics)[1]])
 
 
 def backward(*tensors: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None]:
@@ -76,7 +77,7 @@ def pool(windows: Tensor, *, plan: Plan) -> Tensor:
     """Histories ``[A, 2, W, 2, C]`` to pooled spikes ``[T, A, W, C]``."""
     first, second, third, fourth = _corners(windows)
     fired = first | second | third | fourth
-    return torch.stack([_spike(fired, t).to(plan.dtype) for t in range(plan.timesteps)])
+    return joined([_spike(fired, t).to(plan.dtype) for t in range(plan.timesteps)])
 
 
 def winners(windows: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ def winners(windows: Tensor) -> Tensor:
     first, second, third, fourth = _corners(windows)
     two = first | second
     three = two | third
-    return torch.stack([first | ~(three | fourth), second & ~first, third & ~two, fourth & ~three])
+    return joined([first | ~(three | fourth), second & ~first, third & ~two, fourth & ~three])
 
 
 def backward_pooled(*tensors: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None]:
@@ -128,7 +129,7 @@ def _gathered(grads: list[Tensor], steps: int, plan: Plan) -> Tensor:
         for grad in grads[1:]:
             total = total + grad
         grads = [total]
-    return torch.stack([g.to(plan.dtype) for g in grads])
+    return joined([g.to(plan.dtype) for g in grads])
 
 
 def _corners(windows: Tensor) -> list[Tensor]:
