@@ -193,7 +193,7 @@ def test_batches_of_something_else_are_refused():
 def test_a_twin_is_saved_by_its_weights(tmp_path):
     twin = twin_of(Does())
     for save in (lambda: torch.save(twin, tmp_path / "twin.pt"), lambda: pickle.dumps(twin)):
-        with pytest.raises(sd.UserError, match=r"cannot be pickled; save its weights, torch.save.twin.state_dict"):
+        with pytest.raises(sd.UserError, match=r"cannot be saved whole; save its weights, torch.save.twin.state_dict"):
             save()
     assert copy.deepcopy(twin)(IMAGES).equal(twin(IMAGES))
 

@@ -280,6 +280,6 @@ class Program:
     def __reduce__(self) -> Any:
         # Its code calls functions that exist in this process alone.
         raise UserError(
-            "a spikified network cannot be pickled; save its weights, torch.save(twin.state_dict(), path), and load "
-            "them into sd.spikify(network, ...)"
+            "a spikified network cannot be saved whole; save its weights, torch.save(twin.state_dict(), path), and "
+            "load them into sd.spikify(network, ...)"
         )
