@@ -93,6 +93,8 @@ def test_a_record_older_than_an_optional_setting_shares_the_row_of_newer_ones(ma
 def test_rows_of_other_sizes_are_said_not_to_compare(make_run, tmp_path):
     make_run("snn", 0, config={"data": {"name": "digits", "subset": 100}})
     make_run("sakd", 0, config={"data": {"name": "digits", "subset": 100}})
+    wider = {"data": {"name": "digits", "subset": 100}, "student": {"model": "2conv", "width": 64}}
+    make_run("ann", 0, timesteps=None, teacher=None, config=wider)
     assert not any("rows differ" in note for note in table(find_runs(tmp_path / "runs")).notes)
     make_run("tet", 0, config={"data": {"name": "digits"}, "student": {"model": "2conv", "width": 8}})
     runs = find_runs(tmp_path / "runs")

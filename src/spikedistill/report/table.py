@@ -12,7 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from spikedistill.report.groups import Group, Spread, group_runs, plain_snn_of, spread, training_differences
-from spikedistill.report.runs import Published, Run
+from spikedistill.report.runs import PLAIN_ANN, Published, Run
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +64,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
 
 def _unlike(rows: Sequence[Row]) -> list[str]:
     """A line where rows of one data set and student differ in how much they had or were; else nothing."""
-    finished = [row.group for row in rows if row.accuracy]
+    # The ANN may be larger: it is what taught, and no rival.
+    finished = [row.group for row in rows if row.accuracy and row.group.method != PLAIN_ANN]
     differing = [key for key in SIZES if len({str(group.settings.get(key)) for group in finished}) > 1]
     if not differing:
         return []
