@@ -22,13 +22,11 @@ app = typer.Typer(
 SETTINGS = {"ignore_unknown_options": True}
 """Of commands that take ``key=value``: somebody's ``--key value`` is refused with how it is written."""
 Runs = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold run folders.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 def _beside(line: str) -> None:
     typer.echo(line, err=True)
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 @app.command()

@@ -19,7 +19,7 @@ from spikedistill.resuming import MAY_CHANGE, is_finished
 from spikedistill.run import SUMMARY
 from spikedistill.runfolder import read_summary, write_json
 from spikedistill.spiking import compiling
-from spikedistill.study import STUDIES, Done, Finding, check_study
+from spikedistill.study import CHECKS, STUDIES, Done, Finding
 from spikedistill.study.draw import save
 from spikedistill.study.render import print_table, to_data, to_markdown
 from spikedistill.sweep import PAPER, SMALL, Planned, Sweep, plan, read_sweep
@@ -64,7 +64,8 @@ def run_experiment(
     if smoke and results is not None:
         raise UserError("--smoke shrinks runs to seconds, which are no results; leave --results out")
     check_budget(workers, minutes)
-    check_study(sweep.study)
+    if sweep.study in CHECKS:
+        CHECKS[sweep.study]()
     label = Path(name).stem
     out = out or Path("runs") / "experiments" / (label + ("-smoke" if smoke else "-paper" if scale == PAPER else ""))
     planned = plan(sweep, scale, out, overrides or [], smoke)

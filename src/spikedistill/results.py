@@ -108,7 +108,7 @@ def write_page(results: Path) -> None:
             bodies[name] = content["title"], experiment_markdown(content, f"{EXPERIMENTS}/{name}/")
     for name, (title, body) in bodies.items():
         write_durably(results / f"{name}.md", f"{GENERATED}\n\n# {title}\n\n{body}".encode())
-    if (results / EXPERIMENTS).is_dir() and (pending := _unrecorded(set(bodies))):
+    if (results / EXPERIMENTS).is_dir() and (pending := _experiments_left(set(bodies))):
         bodies[EXPERIMENTS] = "Experiments still to run", pending
     head = (
         f"{GENERATED}\n\n# Results\n\n"
@@ -164,7 +164,7 @@ def _campaign(runs: RunList, file: Path, results: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _unrecorded(recorded: set[str]) -> str:
+def _experiments_left(recorded: set[str]) -> str:
     """A row for each shipped experiment without a record: what it shows, its runs and its command."""
     lines = ["| experiment | published in | runs | size | command |", "|---|---|---:|---|---|"]
     for name in list_experiments():

@@ -96,7 +96,7 @@ def cropped_when_read(train: Source, augment: tuple[str, ...]) -> tuple[Source, 
     decoder = _decoder(train)
     if len(crops) != 1 or decoder is None or decoder.size is None:
         return train, augment
-    cropping: Any = CroppingDecoder(decoder, parse_augmentation(crops[0])[1])
+    cropping = CroppingDecoder(decoder, parse_augmentation(crops[0])[1])
     rest = tuple(text for text in augment if text not in crops)
     if isinstance(train, ShardSet):
         return replace(train, decoder=cropping, random=True), rest

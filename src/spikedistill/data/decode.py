@@ -195,8 +195,10 @@ def convert(image: "Image", grey: bool) -> "Image":
 
 def fit(image: "Image", size: int | None, resize: int | None = None) -> Any:
     """Resizes the shorter side to ``resize`` (bilinear, antialiased) and cuts out the middle square of ``size``."""
+    if size is None:
+        return image
     resize = resize or size
-    if size is None or resize is None or image.size == (resize, resize) == (size, size):
+    if image.size == (resize, resize) == (size, size):
         return image
     from PIL.Image import Resampling
 

@@ -1,5 +1,7 @@
 """Studies: what an experiment's finished runs show, as tables and pictures. A line a study."""
 
+from collections.abc import Callable
+
 from spikedistill.evaluation.maps import check_captum
 from spikedistill.study.attribution import attribution
 from spikedistill.study.base import Done, Finding, Picture, Study, Table, Value
@@ -18,15 +20,7 @@ STUDIES: dict[str, Study] = {
     "latency": latency,
 }
 
+CHECKS: dict[str, Callable[[], None]] = {"attribution": check_captum}
+"""What refuses a study, before hours of training, whose extra is not installed."""
 
-def check_study(name: str) -> None:
-    """Refuses a study whose extra is not installed, before hours of training.
-
-    Raises:
-        UserError: names the extra.
-    """
-    if name == "attribution":
-        check_captum()
-
-
-__all__ = ["STUDIES", "Done", "Finding", "Picture", "Study", "Table", "Value", "check_study"]
+__all__ = ["CHECKS", "STUDIES", "Done", "Finding", "Picture", "Study", "Table", "Value"]
