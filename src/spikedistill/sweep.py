@@ -16,6 +16,9 @@ For example::
       - {recipe: sakd-cifar10-resnet18-snn, label: resnet18-snn, row: ResNet-18, column: plain SNN}
       - {recipe: sakd-cifar10-resnet18, label: resnet18-sakd, teacher: resnet18-ann, row: ResNet-18, column: SAKD}
 
+One that differs from a shipped one in its data set alone says so: ``like: depth``, ``recipes: {from: to}`` (the
+beginnings of the recipes' names), and keys of its own in the place of the other's.
+
 The recipes are the paper's; what stands under ``small`` changes them. A setting of the teacher is left out where a
 recipe has none. The published figure of a run is its recipe's, unless it has a ``published`` of its own.
 """
@@ -131,7 +134,26 @@ def read_sweep(name_or_path: str) -> Sweep:
         text = read_text(Path(name_or_path), source, CHARACTERS)
     else:
         raise unknown("experiment", name_or_path, shipped)
-    return parse_sweep(parse_yaml(text, source), source)
+    content = parse_yaml(text, source)
+    if isinstance(content, dict) and "like" in content:
+        content = _alike(content, source)
+    return parse_sweep(content, source)
+
+
+def _alike(content: dict[str, Any], source: str) -> dict[str, Any]:
+    """The content of an experiment that is another one on other recipes."""
+    own = dict(content)
+    like, recipes = own.pop("like"), own.pop("recipes", {})
+    if like not in list_experiments():
+        raise unknown(f"experiment in 'like' of {source}", str(like), list_experiments())
+    if not isinstance(recipes, dict) or not all(isinstance(text, str) for pair in recipes.items() for text in pair):
+        raise UserError(f"{source}: 'recipes' must map the beginnings of recipes' names to others")
+    base = read_sweep(like).model_dump()
+    for cell in base["runs"]:
+        for before, after in recipes.items():
+            if cell["recipe"].startswith(before):
+                cell["recipe"] = after + cell["recipe"].removeprefix(before)
+    return base | own
 
 
 def parse_sweep(content: Any, source: str) -> Sweep:

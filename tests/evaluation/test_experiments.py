@@ -233,6 +233,9 @@ def test_mistakes_are_refused(name, settings, said, tmp_path):
 WRONG = [
     ("title: x", "source"),
     ("runs: [", "YAML"),
+    ("like: dept", "did you mean 'depth'"),
+    ("like: depth\nrecipes: [a]", "must map the beginnings of recipes' names"),
+    ("like: depth\nrecipez: {a: b}", "recipez"),
     ("title: x\nsource: y\nstudy: grid\nsmoke: [b]\nruns: [{recipe: digits-2conv-snn, label: a}]", "'b'"),
     ("title: x\nsource: y\nstudy: grids\nsmoke: [a]\nruns: [{recipe: digits-2conv-snn, label: a}]", "'grids'"),
     (
