@@ -78,6 +78,16 @@ def test_norms_and_biases_can_be_left_undecayed() -> None:
     assert torch.equal(module[1].weight, torch.ones(2))
 
 
+@pytest.mark.parametrize("decay_norm", [True, False])
+def test_a_module_with_a_decay_of_its_own_is_left_alone(decay_norm: bool) -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2)))
+    module[1].undecayed = True
+    optimizer = make_optimizer(module, OptimizerSettings(weight_decay=1.0, decay_norm=decay_norm))
+    decayed = [p for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]]
+    assert {id(p) for p in decayed} == {id(p) for p in (module[0].parameters() if decay_norm else [module[0].weight])}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
+
+
 def test_unknown_names_are_refused_with_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'adamw'"):
         make_optimizer(nn.Linear(1, 1), OptimizerSettings("adamww"))

@@ -76,7 +76,7 @@ def test_it_lies_in_the_run_folder_by_default(run_folder: Path, spikedistill):
     assert code == 0
     assert "on 5 images" in out
     network = sd.read_nir(run_folder / "student.nir")
-    assert network.timesteps == 4
+    assert network.timesteps == 2
 
 
 MISTAKES = [

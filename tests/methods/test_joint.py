@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from spikedistill import LIF
+from spikedistill.engine.optimisation import OptimizerSettings, make_optimizer
 from spikedistill.errors import UserError
 from spikedistill.methods import Progress
 from spikedistill.methods.joint import JointASNN, summed_cross_entropy, summed_divergence, summed_squared_distance
@@ -138,6 +139,37 @@ def test_every_row_of_table_4_trains_all_it_has(row: str, build, images: Tensor,
     # No dead parameters: whatever may be trained is.
     trained = {name: p for name, p in method.named_parameters() if p.requires_grad}
     assert all(not torch.equal(trained[name], value) for name, value in before.items())
+
+
+def test_weight_decay_pulls_on_the_weights_and_no_longer_on_their_factors(
+    build, images: Tensor, labels: Tensor
+) -> None:
+    method = joint(build, images, JointASNN.Settings(weight_decay=0.02))
+    _, losses = method(images, labels, NOW)
+    convolutions = [
+        module.weight.detach().double()
+        for network in (method.byproducts()["ann"], method.deployable())
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    assert losses["decay"].item() == pytest.approx(0.01 * sum(w.square().sum().item() for w in convolutions), rel=1e-4)
+    # The factors are still a singular value decomposition: there the pull on a weight is one on its singular values.
+    losses["decay"].backward()
+    for group in method.factors.groups:
+        torch.testing.assert_close(group.singular.grad, 0.02 * group.singular.detach(), rtol=1e-3, atol=1e-5)
+    optimizer = make_optimizer(method, OptimizerSettings(weight_decay=5e-4))
+    undecayed = {id(p) for group in optimizer.param_groups if not group["weight_decay"] for p in group["params"]}
+    assert undecayed == {id(p) for p in method.factors.parameters()}
+
+
+def test_without_one_of_its_own_weight_decay_pulls_on_the_factors(build, images: Tensor) -> None:
+    optimizer = make_optimizer(joint(build, images), OptimizerSettings(weight_decay=5e-4))
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [5e-4]
+
+
+def test_a_weight_decay_without_factors_is_refused() -> None:
+    with pytest.raises(UserError, match=r"set optimizer\.weight_decay"):
+        JointASNN.Settings(weight_decay=1e-4, factorise=False)
 
 
 @pytest.mark.parametrize("linear", [False, True])

@@ -25,6 +25,8 @@ class OptimizerSettings:
         betas: of Adam and AdamW.
         weight_decay: L2 penalty (SGD, Adam) or decoupled decay (AdamW).
         decay_norm: whether BatchNorm weights, biases and neuron parameters are decayed too.
+
+    A module with a true attribute ``undecayed`` has a decay of its own, and none of its parameters is decayed here.
     """
 
     name: str = "sgd"
@@ -91,15 +93,23 @@ def make_optimizer(module: nn.Module, settings: OptimizerSettings) -> torch.opti
     if not settings.lr > 0:
         raise UserError(f"optimizer.lr must be positive, not {settings.lr}")
     parameters = [p for p in module.parameters() if p.requires_grad]
-    undecayed = [] if settings.decay_norm else [p for p in parameters if p.dim() < 2]
-    chosen = {id(p) for p in undecayed}
+    chosen = _undecayed(module, settings)
     groups = [
         {"params": [p for p in parameters if id(p) not in chosen], "weight_decay": settings.weight_decay},
-        {"params": undecayed, "weight_decay": 0.0},
+        {"params": [p for p in parameters if id(p) in chosen], "weight_decay": 0.0},
     ]
     # A CPU reads and writes memory once instead of a dozen times (8 times faster); GPUs have their own default.
     fused = all(p.device.type == "cpu" and own_part(p) is p for p in parameters) or None
     return OPTIMIZERS[settings.name]([g for g in groups if g["params"]], settings, fused)
+
+
+def _undecayed(module: nn.Module, settings: OptimizerSettings) -> set[int]:
+    """What weight decay leaves alone: the parameters of modules that say ``undecayed``, and, if asked, all vectors."""
+    parts = [part for part in module.modules() if getattr(part, "undecayed", False)]
+    chosen = {id(parameter) for part in parts for parameter in part.parameters()}
+    if not settings.decay_norm:
+        chosen |= {id(parameter) for parameter in module.parameters() if parameter.dim() < 2}
+    return chosen
 
 
 def _constant(epoch: float, epochs: float, s: ScheduleSettings) -> float:

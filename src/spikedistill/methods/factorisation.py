@@ -63,11 +63,12 @@ class SharedFactors(nn.Module):
     Args:
         weights: the weights to start from, by name (``factorisable``).
         twins: how many networks share the singular vectors.
+        undecayed: whether the optimiser's weight decay leaves the factors alone.
     """
 
-    def __init__(self, weights: Mapping[str, Tensor], twins: int = 2) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], twins: int = 2, *, undecayed: bool = False) -> None:
         super().__init__()
-        self.twins = twins
+        self.twins, self.undecayed = twins, undecayed
         shapes: dict[tuple[int, ...], list[str]] = {}
         for name, weight in weights.items():
             shapes.setdefault(tuple(weight.shape), []).append(name)

@@ -30,7 +30,10 @@ What the paper leaves open:
   network's own. The initial weights are the
   ANN's (in a recipe as random as the SNN's, with ``init.kind=copy`` the same). U and V have min(c_out, c_in) columns
   and rows, not the full bases of section 4.3.1: the others would never get a gradient.
-* Weight decay acts on U, V and S, for they are what is trained: a pull on the three factors, not on their product.
+* Weight decay acts on U, V and S, for they are what is trained: a pull on the three factors, not on their product. It
+  starves the small singular values: in the last layers of a ResNet-18 of width 16 (128 channels) the effective rank is
+  15 to 20 after 20 epochs of 10,000 CIFAR-10 images (T = 1, SGD, 5e-4). With ``weight_decay`` the optimiser's leaves
+  the factors alone and that much pulls on the two networks' weights, as without factorisation: the rank is 93 to 95.
 
 Deviations from the authors' code, beside those: the kernel entries are taken by a permutation, so the factors reproduce
 the initial weights; branches are plain linear layers, as the paper says, not bottlenecks of three convolutions.
@@ -38,6 +41,7 @@ the initial weights; branches are plain linear layers, as the paper says, not bo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
@@ -113,6 +117,11 @@ def summed_squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return len(student) * squared_distance(student, teacher)
 
 
+def half_square(weights: Iterable[Tensor]) -> Tensor:
+    """Half the sum of the squares of all of them: its gradient is the weights themselves."""
+    return torch.stack([weight.float().square().sum() for weight in weights]).sum() / 2
+
+
 class JointASNN(Method):
     """An ANN and an SNN trained together, with branches and shared singular vectors.
 
@@ -130,7 +139,8 @@ class JointASNN(Method):
 
         ce: cross-entropy at all branches of both networks (off: at their outputs only); kld, norm: lambda 1 and 2, 0
         for off; norm_reduction: over the outputs, ``mean`` or ``sum``; factorise: share singular vectors of the
-        convolutions, linear: and of the linear layers; stages: where branches leave, empty for the paper's places.
+        convolutions, linear: and of the linear layers; weight_decay: an L2 penalty on the factorised weights, in place
+        of the optimiser's on their factors; stages: where branches leave, empty for the paper's places.
         """
 
         ce: bool = True
@@ -139,15 +149,21 @@ class JointASNN(Method):
         norm_reduction: Literal["mean", "sum"] = "mean"
         factorise: bool = True
         linear: bool = False
+        weight_decay: float | None = None
         stages: tuple[str, ...] = ()
         __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
         def __post_init__(self) -> None:
-            check_ranges(self, {"at least 0": ["kld", "norm"]})
+            check_ranges(self, {"at least 0": ["kld", "norm", "weight_decay"]})
             if self.norm_reduction not in REDUCTIONS:
                 raise unknown("method.norm_reduction", self.norm_reduction, REDUCTIONS)
             if self.stages and not self.ce:
                 raise UserError("method.stages places branches, but method.ce=false trains none; leave one of them out")
+            if self.weight_decay is not None and not self.factorise:
+                raise UserError(
+                    "method.weight_decay is that of factorised weights, but method.factorise=false has none; set "
+                    "optimizer.weight_decay"
+                )
 
     def __init__(self, student: nn.Module, teacher: nn.Module | None, settings: Any, example: Tensor) -> None:
         super().__init__(student, teacher, settings, example)
@@ -157,7 +173,7 @@ class JointASNN(Method):
         ours, theirs = _branch_points(student, teacher, settings, example) if settings.ce else ({}, {})
         self.snn_branches = Branches(student, ours, example)
         self.ann_branches = Branches(teacher, theirs, example)
-        self.factors = _factors(student, teacher, settings.linear) if settings.factorise else None
+        self.factors = _factors(student, teacher, settings) if settings.factorise else None
 
     def forward(self, images: Tensor, labels: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
         ann_weights, snn_weights = self._weights()
@@ -173,6 +189,8 @@ class JointASNN(Method):
         if self.settings.norm:
             weight = self.settings.norm * (snn.shape[-1] if self.settings.norm_reduction == "sum" else 1)
             losses["norm"] = weight * summed_squared_distance(snn, target)
+        if self.settings.weight_decay:
+            losses["decay"] = self.settings.weight_decay * half_square([*ann_weights.values(), *snn_weights.values()])
         return logits, losses
 
     def deployable(self) -> nn.Module:
@@ -215,13 +233,13 @@ def _branch_points(
     return {name: ours[name] for name in names}, {name: theirs[name] for name in names}
 
 
-def _factors(student: nn.Module, teacher: nn.Module, linear: bool) -> SharedFactors:
+def _factors(student: nn.Module, teacher: nn.Module, settings: Any) -> SharedFactors:
     """Factors of both networks' weights, started from the teacher's; the networks' own are no longer trained.
 
     Raises:
         UserError: the two are not of one architecture.
     """
-    ours, theirs = factorisable(student, linear), factorisable(teacher, linear)
+    ours, theirs = factorisable(student, settings.linear), factorisable(teacher, settings.linear)
     for name in [*ours, *theirs]:
         shapes = [list(weights[name].shape) if name in weights else "missing" for weights in (ours, theirs)]
         if shapes[0] != shapes[1]:
@@ -231,4 +249,4 @@ def _factors(student: nn.Module, teacher: nn.Module, linear: bool) -> SharedFact
             )
     for weight in [*ours.values(), *theirs.values()]:
         weight.requires_grad_(False)
-    return SharedFactors(theirs)
+    return SharedFactors(theirs, undecayed=settings.weight_decay is not None)
