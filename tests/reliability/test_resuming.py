@@ -30,7 +30,7 @@ CHANGED = [
     ("clip=1.0", "clip=None, not 1.0"),
     ("method.name=tet", "method.name=snn, not tet"),
     ("data.augment=[]", "data.augment=['shift:1'], not []"),
-    ("timesteps=2", "timesteps=4, not 2"),
+    ("timesteps=4", "timesteps=2, not 4"),
 ]
 
 
