@@ -21,7 +21,9 @@ def test_a_complete_run_is_read_as_it_was_written(make_run):
     assert run.missing == () and run.finished and run.epochs_done == 6
     assert run.metrics["epoch"] == [1, 2, 3, 4, 5, 6]
     assert {"loss/task", "loss/response", "train_loss", "validation_accuracy"} <= set(run.metrics)
-    assert run.evaluation is not None and list(run.evaluation.accuracy_per_timestep) == [1, 2, 3, 4]
+    assert run.evaluation is not None and list(run.accuracy_per_timestep) == [1, 2, 3, 4]
+    (path / "evaluation.json").unlink()
+    assert read_run(path).accuracy_per_timestep == {}
     assert list(run.evaluation.firing_rate) == ["relu1", "relu2", "relu3"]
 
 

@@ -157,6 +157,18 @@ def test_markdown_carries_every_figure_with_its_provenance(compared):
     assert "Published: KDSNN table 1." in text
 
 
+def test_a_record_tells_what_the_network_reaches_when_it_is_stopped_earlier(make_run, tmp_path):
+    for seed, first in ((0, 70.0), (1, 72.0)):
+        told = {"accuracy_per_timestep": {"1": first, "2": 75.5, "10": 77.0, "3": 76.0}}
+        (make_run("twld", seed, accuracy=77.0, timesteps=10, summary=told) / "evaluation.json").unlink()
+    make_run("ann", timesteps=None, summary={"accuracy_per_timestep": {"1": 80.0}})
+    ann, twld = table(find_runs(tmp_path / "runs")).rows
+    assert {step: value.mean for step, value in twld.group.accuracy_per_timestep.items()} == {1: 71, 2: 75.5, 3: 76, 10: 77}
+    assert twld.group.accuracy_per_timestep[1].sd == pytest.approx(2**0.5)
+    assert ann.group.accuracy_per_timestep == {}
+    assert "| 71.00 / 75.50 / 76.00 |" in to_markdown(find_runs(tmp_path / "runs"))
+
+
 def test_markdown_of_odd_names_stays_a_table(make_run, tmp_path):
     make_run(dataset="a|b\nc", model="<script>`*_", folder="odd")
     header, _, row = to_markdown(table(find_runs(tmp_path / "runs"))).splitlines()[:3]

@@ -46,18 +46,27 @@ def parse_evaluation(content: dict[str, Any], where: str) -> Evaluation:
         UserError: a part has another form than it should; the message names the file and the part.
     """
     confusion, classes = _confusion(content, where)
-    per_timestep = _numbers(content.get("accuracy_per_timestep"), "accuracy_per_timestep", where)
-    try:
-        accuracy = {int(step): value for step, value in per_timestep.items()}
-    except ValueError as fault:
-        raise UserError(f"{where}: 'accuracy_per_timestep' must be keyed by timesteps 1, 2, ...") from fault
     return Evaluation(
-        accuracy_per_timestep=dict(sorted(accuracy.items())),
+        accuracy_per_timestep=parse_per_timestep(content, where),
         firing_rate=_numbers(content.get("firing_rate"), "firing_rate", where),
         confusion=confusion,
         classes=classes,
         example=_example(content.get("example"), where),
     )
+
+
+def parse_per_timestep(content: dict[str, Any], where: str) -> dict[int, float]:
+    """Accuracy in percent after each number of timesteps; empty where the content does not tell it.
+
+    Raises:
+        UserError: it is told in another form; the message names the file.
+    """
+    per_timestep = _numbers(content.get("accuracy_per_timestep"), "accuracy_per_timestep", where)
+    try:
+        accuracy = {int(step): value for step, value in per_timestep.items()}
+    except ValueError as fault:
+        raise UserError(f"{where}: 'accuracy_per_timestep' must be keyed by timesteps 1, 2, ...") from fault
+    return dict(sorted(accuracy.items()))
 
 
 def _numbers(value: Any, key: str, where: str) -> dict[str, float]:

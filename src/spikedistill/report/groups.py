@@ -58,6 +58,13 @@ class Group:
         return spread(self.accuracies)
 
     @property
+    def accuracy_per_timestep(self) -> dict[int, Spread]:
+        """The same of the networks read out after 1, 2, ... of their T steps, where that was measured."""
+        measured = [run.accuracy_per_timestep for run in self.runs if run.finished]
+        found = {step: spread(one.get(step) for one in measured) for step in sorted({t for one in measured for t in one})}
+        return {step: value for step, value in found.items() if value}
+
+    @property
     def seeds(self) -> list[int]:
         """The seeds of the finished runs, in order."""
         return sorted(run.seed for run in self.runs if run.finished and run.seed is not None)

@@ -20,10 +20,8 @@ def accuracy_by_timesteps(report: Report) -> Part | None:
     for block in report.blocks:
         series = []
         for row, name, colour in zip(block.table.rows, block.names, block.colours, strict=True):
-            found = [one.accuracy_per_timestep for one in _spiking(row.group)]
-            steps = sorted({step for one in found for step in one})
-            points = [(float(step), spread(one.get(step) for one in found)) for step in steps]
-            series.append(Series(name, colour, [(step, value) for step, value in points if value]))
+            points = [(float(step), value) for step, value in row.group.accuracy_per_timestep.items()]
+            series.append(Series(name, colour, points))
         series = [one for one in series if len(one.points) > 1]
         teachers = [row.teacher for row in block.table.rows if row.teacher is not None]
         level = teachers[0] if teachers and max(teachers) - min(teachers) < 0.005 else None

@@ -15,7 +15,7 @@ from typing import Any
 
 from spikedistill.documents import read_json, read_yaml
 from spikedistill.errors import UserError, printable
-from spikedistill.report.evaluation import Evaluation, parse_evaluation, within_reason
+from spikedistill.report.evaluation import Evaluation, parse_evaluation, parse_per_timestep, within_reason
 
 PLAIN_ANN, PLAIN_SNN = "ann", "snn"
 """The methods that distil nothing: the ANN alone and the spiking network without a teacher."""
@@ -46,6 +46,7 @@ class Run:
     """One run folder. Accuracies are in percent, ``firing_rate`` is spikes per neuron and timestep (0 to 1).
 
     ``metrics`` holds the columns of metrics.csv in order of epochs, ``None`` where a cell is empty or not finite.
+    ``accuracy_per_timestep`` is that of a spiking network read out after 1, 2, ... of its T steps.
     ``test_set`` tells data of somebody's own from others of the same name; empty where the name says it.
     ``missing`` names the files that are not there; ``measured`` holds the contents of those that may be there beside.
     """
@@ -58,6 +59,7 @@ class Run:
     timesteps: int | None = None
     seed: int | None = None
     accuracy: float | None = None
+    accuracy_per_timestep: dict[int, float] = field(default_factory=dict)
     teacher_accuracy: float | None = None
     firing_rate: float | None = None
     parameters: int | None = None
@@ -134,6 +136,7 @@ def read_run(path: str | Path) -> Run:
     )
     where = _Fields(config | summary, folder / (CONFIG if SUMMARY in missing else SUMMARY))
     method = _name(where.values.get("method"))
+    per_timestep = parse_per_timestep(summary, str(where.path)) or (evaluation.accuracy_per_timestep if evaluation else {})
     return Run(
         path=folder,
         name=str(config.get("name") or folder.resolve().name),
@@ -143,6 +146,7 @@ def read_run(path: str | Path) -> Run:
         timesteps=None if method == PLAIN_ANN else where.integer("timesteps"),
         seed=where.integer("seed"),
         accuracy=where.number("student_accuracy"),
+        accuracy_per_timestep={} if method == PLAIN_ANN else per_timestep,
         teacher_accuracy=where.number("teacher_accuracy"),
         firing_rate=where.number("firing_rate"),
         parameters=where.integer("parameters"),

@@ -178,14 +178,22 @@ RESULTS = [
         "firing %", lambda row: percent(None if row.firing_rate is None else 100 * row.firing_rate), key="firing\n%"
     ),
 ]
+EARLIER = Column("stopped after 1, 2, ... steps %", lambda row: _earlier(row))
+"""Left out in the terminal, which has no room for it, and in pages, which draw it."""
 SIZE = Column("parameters", lambda row: _count(row.parameters))
-"""Left out in the terminal, which has no room for it."""
+"""Left out in the terminal as well."""
 PROVENANCE = [
     Column("seeds", lambda row: row.seeds, figures=False),
     Column("device", lambda row: row.device, figures=False),
     Column("torch", lambda row: row.torch, figures=False),
     Column("commit", lambda row: row.commit, figures=False),
 ]
+
+
+def _earlier(row: Row) -> str:
+    """The means of the accuracies after all but the last step: 70.33 / 73.22 / 73.64."""
+    steps = row.group.accuracy_per_timestep
+    return " / ".join(percent(value.mean) for step, value in steps.items() if step < max(steps)) or EMPTY
 
 
 def _filled(rows: Sequence[Row], wanted: list[Column]) -> list[Column]:
@@ -241,7 +249,7 @@ def _beside(published: Published) -> str:
 def to_markdown(compared: Table | Iterable[Run]) -> str:
     """A table, or the table of some runs, as GitHub Markdown: provenance in columns, notes below."""
     compared = compared if isinstance(compared, Table) else table(compared)
-    columns = _filled(compared.rows, [*PLACE, *RESULTS, SIZE, *PROVENANCE])
+    columns = _filled(compared.rows, [*PLACE, *RESULTS, EARLIER, SIZE, *PROVENANCE])
     lines = [
         "| " + " | ".join(column.title for column in columns) + " |",
         "| " + " | ".join("---:" if column.figures else "---" for column in columns) + " |",
