@@ -163,7 +163,8 @@ def test_a_record_tells_what_the_network_reaches_when_it_is_stopped_earlier(make
         (make_run("twld", seed, accuracy=77.0, timesteps=10, summary=told) / "evaluation.json").unlink()
     make_run("ann", timesteps=None, summary={"accuracy_per_timestep": {"1": 80.0}})
     ann, twld = table(find_runs(tmp_path / "runs")).rows
-    assert {step: value.mean for step, value in twld.group.accuracy_per_timestep.items()} == {1: 71, 2: 75.5, 3: 76, 10: 77}
+    means = {step: value.mean for step, value in twld.group.accuracy_per_timestep.items()}
+    assert means == {1: 71, 2: 75.5, 3: 76, 10: 77}
     assert twld.group.accuracy_per_timestep[1].sd == pytest.approx(2**0.5)
     assert ann.group.accuracy_per_timestep == {}
     assert "| 71.00 / 75.50 / 76.00 |" in to_markdown(find_runs(tmp_path / "runs"))

@@ -61,7 +61,8 @@ class Group:
     def accuracy_per_timestep(self) -> dict[int, Spread]:
         """The same of the networks read out after 1, 2, ... of their T steps, where that was measured."""
         measured = [run.accuracy_per_timestep for run in self.runs if run.finished]
-        found = {step: spread(one.get(step) for one in measured) for step in sorted({t for one in measured for t in one})}
+        steps = sorted({step for one in measured for step in one})
+        found = {step: spread(one.get(step) for one in measured) for step in steps}
         return {step: value for step, value in found.items() if value}
 
     @property

@@ -136,7 +136,9 @@ def read_run(path: str | Path) -> Run:
     )
     where = _Fields(config | summary, folder / (CONFIG if SUMMARY in missing else SUMMARY))
     method = _name(where.values.get("method"))
-    per_timestep = parse_per_timestep(summary, str(where.path)) or (evaluation.accuracy_per_timestep if evaluation else {})
+    per_timestep = parse_per_timestep(summary, str(where.path))
+    if not per_timestep and evaluation:  # a run from before its summary told them
+        per_timestep = evaluation.accuracy_per_timestep
     return Run(
         path=folder,
         name=str(config.get("name") or folder.resolve().name),
