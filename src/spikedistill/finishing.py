@@ -88,7 +88,7 @@ class Finish:
             "dataset": data.info.name,
             "test_set": _test_set(recipe, data, result),
             "student_accuracy": result.accuracy,
-            "accuracy_per_timestep": result.accuracy_per_timestep,
+            "accuracy_per_timestep": {str(steps): value for steps, value in result.accuracy_per_timestep.items()},
             "teacher_accuracy": None,
             "teacher": recipe.teacher.model if recipe.teacher else None,
             "timesteps": result.timesteps,
