@@ -131,7 +131,12 @@ def test_it_stops_in_time_and_goes_on(file, tmp_path):
     assert second[-1].name > first[-1].name
 
 
-def test_runs_side_by_side_are_the_same_runs_and_wait_for_their_teachers(file, tmp_path):
+def _epochs(capfd) -> list[str]:
+    """The lines of progress, without the seconds that an epoch took."""
+    return sorted(line.rpartition("  ")[0] for line in capfd.readouterr().err.splitlines() if "  epoch 1/1  " in line)
+
+
+def test_runs_side_by_side_are_the_same_runs_and_wait_for_their_teachers(file, tmp_path, capfd):
     """One of the list is refused, which stops no other; the taught ones cannot begin before the ANN has ended."""
     file.write_text(LIST + "  - {recipe: digits-2conv-tet, set: {data.path: /no/such/folder}, seeds: [0]}\n")
     alone, beside = tmp_path / "alone", tmp_path / "beside"
@@ -141,9 +146,12 @@ def test_runs_side_by_side_are_the_same_runs_and_wait_for_their_teachers(file, t
         first = run_campaign(file, out=alone, overrides=TINY, say=lambda line: None)
     finally:
         torch.set_num_threads(threads)
+    told = _epochs(capfd)
+    assert len(told) == 5 and any(line.startswith("taught-seed1  epoch 1/1  loss ") for line in told)
     said: list[str] = []
     second = run_campaign(file, out=beside, overrides=TINY, workers=2, say=said.append)
     assert len(said) == 6
+    assert _epochs(capfd) == told, "each line names its run, whichever process it comes from"
     assert second == first
     for weights in sorted(alone.glob("*/student.safetensors")):
         assert weights.read_bytes() == (beside / weights.parent.name / weights.name).read_bytes()

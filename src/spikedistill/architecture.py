@@ -27,7 +27,7 @@ from spikedistill.models.subnets import RESNET34
 from spikedistill.recipe import ModelSettings, Recipe, TeacherSettings
 from spikedistill.recipebook import read_recipe
 from spikedistill.run import CONFIG, train
-from spikedistill.runfolder import STUDENT, leads_out, save_network, write_json
+from spikedistill.runfolder import OWN_TEACHER, STUDENT, leads_out, save_network, write_json
 from spikedistill.search import Meter, Trial, best_of, check_installed, draw, findings, search, write_trials
 
 TRIALS = 300
@@ -166,8 +166,8 @@ def _write_best(folder: Path, network: ResNet, subnet: str, recipe: Recipe, run:
     accepted = {field.name for field in fields(SAKD.Settings)}
     method = {key: value for key, value in recipe.method.items() if key in accepted}
     teacher = recipe.teacher.model_dump() if recipe.teacher is not None else {}
-    if (run / "teacher" / CONFIG).is_file():
-        teacher["path"] = str(run / "teacher")
+    if (run / OWN_TEACHER / CONFIG).is_file():
+        teacher["path"] = str(run / OWN_TEACHER)
     updates = {
         "name": f"{recipe.name}-best",
         "description": f"{subnet}, the best subnet of {run.name}, trained alone (the weights here: the supernet's)",

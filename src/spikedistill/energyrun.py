@@ -18,7 +18,7 @@ from spikedistill.evaluation.energy import energy
 from spikedistill.evaluation.prices import ATTENTION, DEFAULT_PRICES
 from spikedistill.recipe import ModelSettings
 from spikedistill.report.quantities import count, joules
-from spikedistill.runfolder import write_json
+from spikedistill.runfolder import OWN_TEACHER, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,7 +81,7 @@ def _teacher(run: Opened) -> nn.Module | None:
     section, student = run.recipe.teacher, run.recipe.student
     if section is None or student is None:
         return None
-    model = _model_in([run.folder / "teacher", *([Path(section.path)] if section.path else [])])
+    model = _model_in([run.folder / OWN_TEACHER, *([Path(section.path)] if section.path else [])])
     if model is None:
         model = resolved(section, run.data.info, "teacher") if section.model else None
     if model is None or (model.model, model.arguments()) == (student.model, student.arguments()):

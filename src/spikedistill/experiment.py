@@ -91,7 +91,7 @@ def _made(
     workers: int,
     say: Callable[[str], None],
 ) -> list[str]:
-    troubles = _train(planned, deadline, workers, say)
+    troubles = _train(planned, deadline, workers, say, verbose=told["scale"] != "smoke")
     done = [
         Done(one, read_summary(one.recipe.folder() / SUMMARY), one.recipe.folder())
         for one in planned
@@ -119,9 +119,11 @@ def _found(sweep: Sweep, done: list[Done], planned: list[Planned], name: str) ->
         ) from error
 
 
-def _train(planned: list[Planned], deadline: float | None, workers: int, say: Callable[[str], None]) -> list[str]:
+def _train(
+    planned: list[Planned], deadline: float | None, workers: int, say: Callable[[str], None], *, verbose: bool
+) -> list[str]:
     troubles = []
-    for ended in train_all([one.recipe for one in planned], workers=workers, deadline=deadline):
+    for ended in train_all([one.recipe for one in planned], workers=workers, deadline=deadline, verbose=verbose):
         head = f"{ended.number + 1}/{len(planned)} {planned[ended.number].recipe.folder().name}"
         if ended.summary is not None:
             say(f"{head}: {ended.summary['student_accuracy']:.2f} %")

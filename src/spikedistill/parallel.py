@@ -102,7 +102,7 @@ def train_all(
         workers: processes; None takes one per processor, 1 trains here. Where there are several GPUs, recipes that
             take any device are dealt out to them.
         deadline: the time, as ``time.monotonic()`` tells it, at which runs stop with a checkpoint.
-        verbose: a line an epoch; several processes are silent.
+        verbose: show progress; a line an epoch that names its run where several are made side by side.
     """
     workers = min(workers or processors(), len(recipes))
     if workers <= 1:
@@ -112,7 +112,7 @@ def train_all(
     others = set(active_children())
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin) as pool:
         try:
-            yield from _beside(recipes, pool, workers, deadline)
+            yield from _beside(recipes, pool, workers, deadline, verbose)
         except Exception:
             raise
         except BaseException:  # a signal: runs that are under way write a checkpoint first
@@ -132,7 +132,7 @@ def _in_turn(recipes: Sequence[Recipe], deadline: float | None, verbose: bool) -
 
 
 def _beside(
-    recipes: Sequence[Recipe], pool: ProcessPoolExecutor, workers: int, deadline: float | None
+    recipes: Sequence[Recipe], pool: ProcessPoolExecutor, workers: int, deadline: float | None, verbose: bool
 ) -> Iterator[Ended]:
     places = {recipe.folder(): number for number, recipe in enumerate(recipes)}
     teachers = [
@@ -143,7 +143,7 @@ def _beside(
     while running or (waiting and not stopped):
         ready = [number for number in waiting if teachers[number] in (None, number, *over)]
         for number in ready[: 0 if stopped else workers - len(running)]:
-            running.add(pool.submit(_train, number, recipes[number], deadline, False, dealt[number]))
+            running.add(pool.submit(_train, number, recipes[number], deadline, verbose, dealt[number]))
             waiting.remove(number)
         done, running = wait(running, return_when=FIRST_COMPLETED)
         try:

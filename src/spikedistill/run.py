@@ -37,7 +37,7 @@ from spikedistill.models.syncnorm import separate, synchronise
 from spikedistill.recipe import Recipe
 from spikedistill.report import write_run_report
 from spikedistill.resuming import check_same_run
-from spikedistill.runfolder import commit, leads_out, read_summary
+from spikedistill.runfolder import OWN_TEACHER, commit, leads_out, read_summary
 from spikedistill.spiking import compiling
 from spikedistill.transfer import TRANSFERS
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 CONFIG, REPORT = "config.yaml", "report.html"
-WRITTEN_INTO = ("checkpoints", "teacher")
+WRITTEN_INTO = ("checkpoints", OWN_TEACHER)
 """Folders in a run folder."""
 
 
@@ -188,7 +188,7 @@ def _execute(
     first_alone(fabric, begin)
     teacher, known = parts.teacher, None
     if needs_trained_teacher(recipe) and teacher is None:
-        own = teacher_recipe(recipe, folder / "teacher")
+        own = teacher_recipe(recipe, folder / OWN_TEACHER)
         with clock.apart():
             trained = train(own, resume=True, verbose=verbose, deadline=deadline, device=device)
         teacher, known = trained.student, trained.summary
@@ -220,7 +220,7 @@ def _train_student(
         train_settings(recipe),
         folder,
         lambda network: validation_part(network, data, fabric),
-        Reporter(f"{recipe.name} seed {recipe.seed}", verbose and fabric.is_global_zero),
+        Reporter(_label(folder), verbose and fabric.is_global_zero),
         deadline,
         Sharded(fabric, method, torch.zeros(2, *data.info.shape)) if shared else None,
         clock,
@@ -232,6 +232,11 @@ def _train_student(
     finish = Finish(parts, fabric, method, teacher, taught_by, transfer, clock)
     summary = finish(student, {"commit": code, "resumed": resumed})
     return Run(student.cpu().eval(), summary, folder)
+
+
+def _label(folder: Path) -> str:
+    """What progress calls a run: its folder's name, which tells apart the runs of one recipe."""
+    return f"{folder.parent.name}/{folder.name}" if folder.name == OWN_TEACHER else folder.name
 
 
 def _method(parts: Parts, teacher: nn.Module | None, fabric: Fabric) -> Method:

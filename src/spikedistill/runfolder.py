@@ -17,6 +17,8 @@ from spikedistill.engine.checkpoint import write_durably
 from spikedistill.errors import UserError
 
 STUDENT = "student.safetensors"
+OWN_TEACHER = "teacher"
+"""The run, in a run's folder, of the teacher that was trained for it."""
 
 
 def write_json(path: Path, content: Any) -> None:

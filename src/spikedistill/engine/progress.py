@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
 from typing import TYPE_CHECKING
 
 from spikedistill.engine.metrics import EpochSums
@@ -77,7 +78,8 @@ class Reporter:
     @contextmanager
     def run(self, epochs: int, batches: int) -> Iterator[Bar]:
         """A bar for one training."""
-        if not (self.verbose and sys.stderr.isatty()):
+        # Bars of several processes would draw over one another.
+        if not (self.verbose and sys.stderr.isatty() and parent_process() is None):
             yield Bar(self.label, epochs, batches, None, self.verbose)
             return
         from rich.console import Console
