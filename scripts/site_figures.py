@@ -19,8 +19,8 @@ from spikedistill.recipe import Recipe, parse
 from spikedistill.recipebook import list_recipes, read_recipe
 from spikedistill.report import find_runs, to_markdown
 from spikedistill.report.groups import spread
+from spikedistill.report.quantities import EMPTY, percent, spread_text
 from spikedistill.report.runs import PLAIN_ANN, PLAIN_SNN, Run
-from spikedistill.report.table import EMPTY, percent, spread_text
 from spikedistill.results import CAMPAIGNS, EXPERIMENT, EXPERIMENTS, RECORDS, is_made
 from spikedistill.runfolder import read_json
 from spikedistill.runlist import plan, read_run_list

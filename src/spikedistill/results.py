@@ -24,7 +24,7 @@ from spikedistill.errors import UserError
 from spikedistill.report import find_runs, to_markdown
 from spikedistill.report.experiment import RECORD as EXPERIMENT
 from spikedistill.report.experiment import as_written
-from spikedistill.report.table import EMPTY, percent
+from spikedistill.report.quantities import EMPTY, percent
 from spikedistill.resuming import is_finished
 from spikedistill.runfolder import read_json, write_json
 from spikedistill.runlist import Planned, RunList, Setting, folder_name, plan, read_run_list

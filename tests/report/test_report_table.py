@@ -11,7 +11,8 @@ from rich.console import Console
 from spikedistill.report import find_runs, print_table, table, to_html, to_markdown
 from spikedistill.report.contents import arrange
 from spikedistill.report.groups import spread
-from spikedistill.report.table import Row, Table, points
+from spikedistill.report.quantities import points
+from spikedistill.report.table import Row, Table
 
 PUBLISHED = {"figure": 96.5, "source": "KDSNN table 1", "timesteps": 6, "note": ""}
 

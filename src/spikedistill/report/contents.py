@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from html import escape
 
 from spikedistill.report import plots
+from spikedistill.report.columns import provenance
 from spikedistill.report.runs import EVALUATION, METRICS, PLAIN_ANN, PLAIN_SNN, SUMMARY, Run
-from spikedistill.report.table import Row, Table, notes, provenance, table
+from spikedistill.report.table import Row, Table, notes, table
 
 
 @dataclass(frozen=True)

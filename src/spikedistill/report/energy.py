@@ -13,9 +13,8 @@ from spikedistill.report import bars
 from spikedistill.report.contents import Block, Part, Report, chart, grid, place
 from spikedistill.report.evaluation import reasonable
 from spikedistill.report.groups import Spread, spread
-from spikedistill.report.quantities import count, joules, scale
+from spikedistill.report.quantities import EMPTY, count, joules, scale
 from spikedistill.report.runs import ENERGY, Run
-from spikedistill.report.table import EMPTY
 
 TWIN = "ANN of the same make"
 

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from spikedistill.report import pictures, plots
+from spikedistill.report.columns import provenance
 from spikedistill.report.contents import Block, Part, Report, chart, grid, panels, part, place
 from spikedistill.report.evaluation import Evaluation
 from spikedistill.report.groups import Group, Spread, spread
 from spikedistill.report.plots import Axis, Series
+from spikedistill.report.quantities import spread_text
 from spikedistill.report.runs import EVALUATION
-from spikedistill.report.table import Row, provenance, spread_text
+from spikedistill.report.table import Row
 
 
 def accuracy_by_timesteps(report: Report) -> Part | None:

@@ -12,9 +12,10 @@ from string import Template
 from spikedistill.engine.checkpoint import write_durably
 from spikedistill.errors import UserError
 from spikedistill.report.contents import Block, Report, arrange, place
+from spikedistill.report.quantities import spread_text
 from spikedistill.report.runs import Run, read_run
 from spikedistill.report.sections import SECTIONS, comparison
-from spikedistill.report.table import Row, spread_text
+from spikedistill.report.table import Row
 
 _LEADS = 3
 """More data sets and students than this are counted in the opening sentence instead of told one by one."""

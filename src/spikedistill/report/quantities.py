@@ -1,6 +1,14 @@
-"""Quantities as people read them: three digits and a unit."""
+"""Quantities as people read them: accuracies with two decimals, energies and counts with three digits and a unit."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spikedistill.report.groups import Spread
+
+EMPTY = "–"
+"""Where there is no figure."""
 
 _ENERGIES = (("mJ", 1e9), ("µJ", 1e6), ("nJ", 1e3))
 _COUNTS = (("G", 1e9), ("M", 1e6), ("k", 1e3))
@@ -23,3 +31,20 @@ def count(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g}{unit}"
     return f"{number:.3g}"
+
+
+def percent(value: float | None) -> str:
+    """An accuracy with two decimals, or a dash."""
+    return EMPTY if value is None else f"{value:.2f}"
+
+
+def points(value: float | None) -> str:
+    """A signed difference in percentage points, or a dash."""
+    return EMPTY if value is None else f"{value:+.2f}".replace("-", "−").replace("−0.00", "±0.00")
+
+
+def spread_text(value: Spread | None) -> str:
+    """``mean ± sd`` in percent; the mean alone for a single run."""
+    if value is None:
+        return EMPTY
+    return f"{value.mean:.2f}" if value.sd is None else f"{value.mean:.2f} ± {value.sd:.2f}"

@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 
 from spikedistill.report.contents import Part, Report
+from spikedistill.report.quantities import EMPTY, percent
 from spikedistill.report.runs import CONFIG, Run
-from spikedistill.report.table import EMPTY, percent
 
 
 def recipes(report: Report) -> Part:

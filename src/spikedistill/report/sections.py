@@ -13,12 +13,12 @@ from spikedistill.report.contents import Block, Part, Report, Section, chart, mi
 from spikedistill.report.energy import energies
 from spikedistill.report.experiment import experiments
 from spikedistill.report.latency import latencies
+from spikedistill.report.layouts import to_html
 from spikedistill.report.measured import accuracy_by_timesteps, confusion_matrices, example_spikes, firing_rates
 from spikedistill.report.plots import Dot
 from spikedistill.report.recipes import recipes
 from spikedistill.report.robustness import robustness
 from spikedistill.report.runs import PLAIN_SNN
-from spikedistill.report.table import to_html
 from spikedistill.report.training import accuracy_curves, loss_curves
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spikedistill.report.quantities import EMPTY
 from spikedistill.report.runs import read_run
-from spikedistill.report.table import EMPTY
 from spikedistill.runfolder import read_json
 from spikedistill.sweep import Planned
 

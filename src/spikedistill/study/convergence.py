@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from spikedistill.errors import UserError
-from spikedistill.report.table import EMPTY
+from spikedistill.report.quantities import EMPTY
 from spikedistill.study.base import Done, Finding, Picture, Table, Value, accuracies, by_label
 from spikedistill.study.draw import COLOURS, legend, panels, whole
 from spikedistill.sweep import Planned
