@@ -29,7 +29,7 @@ def distill(
     batch_size: int = 128,
     optimizer: dict[str, Any] | None = None,
     schedule: dict[str, Any] | None = None,
-    init: str = "random",
+    init: str | dict[str, Any] = "random",
     validation: float = 0.05,
     augment: tuple[str, ...] = (),
     classes: tuple[str, ...] | None = None,
@@ -57,7 +57,8 @@ def distill(
         batch_size: images of a step.
         optimizer: the recipe's section: ``name`` and its settings.
         schedule: the recipe's section: ``name`` and its settings.
-        init: ``random`` leaves the student's weights as they are, ``copy`` and ``resample`` start from the teacher's.
+        init: ``random`` leaves the student's weights as they are, ``copy`` and ``resample`` start from the teacher's; a
+            dict with ``kind`` and the ``path`` of a run folder starts from that one's.
         validation: share of the training images held out.
         augment: augmentations by name, as in recipes; for datasets that draw their own, leave it empty.
         classes: class names of a dataset.
@@ -78,7 +79,7 @@ def distill(
 
     import torch
 
-    from spikedistill.assembly import Parts, check_frames, needs_trained_teacher
+    from spikedistill.assembly import Parts, check_frames, needs_trained_teacher, open_source
     from spikedistill.build import with_features
     from spikedistill.methods.base import JOINT_TEACHER
     from spikedistill.recipe import parse
@@ -94,7 +95,7 @@ def distill(
         "optimizer": optimizer or {},
         "schedule": schedule or {},
         "clip": clip,
-        "init": {"kind": init},
+        "init": {"kind": init} if isinstance(init, str) else dict(init),
         "method": {"name": method} if isinstance(method, str) else dict(method),
         "device": device,
         "precision": precision,
@@ -120,10 +121,12 @@ def distill(
         teacher = _twin(student)
     if teacher is None and needs_trained_teacher(recipe):
         raise UserError(
-            f"method '{recipe.method['name']}' with init '{init}' needs a teacher; pass a trained ANN: teacher="
+            f"method '{recipe.method['name']}' with init '{recipe.init.kind}' needs a teacher; pass a trained ANN: "
+            "teacher="
         )
     taught_by = with_features(copy.deepcopy(teacher).cpu(), data.info.shape) if teacher is not None else None
-    return execute(Parts(recipe, data, student, taught_by), resume=resume, verbose=verbose)
+    source = open_source(recipe, student, taught_by)
+    return execute(Parts(recipe, data, student, taught_by, source), resume=resume, verbose=verbose)
 
 
 def load(path: str | Path, network: nn.Module | None = None) -> nn.Module:

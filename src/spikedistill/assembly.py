@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from spikedistill.build import PRETRAINED, load_teacher, make_network, resolved
+from spikedistill.build import PRETRAINED, load_run, load_teacher, make_network, resolved
 from spikedistill.data import Data, DataInfo, open_data
 from spikedistill.engine.devices import check_sharding, resolve_device, resolve_precision
 from spikedistill.errors import UserError
 from spikedistill.methods.base import JOINT_TEACHER, check_classes
 from spikedistill.models.elsewhere import PREFIX
-from spikedistill.recipe import ModelSettings, Recipe
+from spikedistill.recipe import ModelSettings, Recipe, TeacherSettings, TrainingSettings
 from spikedistill.spiking import compiling
-from spikedistill.transfer import TRANSFERS
+from spikedistill.transfer import TRANSFERS, Entry
 
 
 @dataclass
@@ -29,6 +29,7 @@ class Parts:
     Attributes:
         recipe, data, student: what is said to be trained, and on what.
         teacher: None where the method has none or where it must be trained first.
+        source: whose weights to start from, where that is not the teacher.
         seconds: how long it took to put them together.
     """
 
@@ -36,6 +37,7 @@ class Parts:
     data: Data
     student: nn.Module
     teacher: nn.Module | None
+    source: nn.Module | None = None
     seconds: float = 0.0
 
 
@@ -61,11 +63,46 @@ def assemble(recipe: Recipe, device: str | None = None) -> Parts:
     network = recipe.student = resolved(wanted, data.info, "student")
     torch.manual_seed(recipe.seed)
     student = make_network(network, method.spiking_student, recipe, data.info)
-    if method.teacher_role == JOINT_TEACHER:
-        twin = make_network(resolved(recipe.teacher or network, data.info, "teacher"), False, recipe)
-    else:
-        twin = _trained_teacher(recipe, data, student)
-    return Parts(recipe, data, student, twin, time.perf_counter() - started)
+    twin = _joint_teacher(recipe, network, data) if _trains_teacher(recipe) else _trained_teacher(recipe, data, student)
+    source = open_source(recipe, student, twin)
+    return Parts(recipe, data, student, twin, source, time.perf_counter() - started)
+
+
+def open_source(recipe: Recipe, student: nn.Module, teacher: nn.Module | None) -> nn.Module | None:
+    """The network at ``init.path``, tried on copies of the networks that start from it; None where none is named.
+
+    Raises:
+        UserError: no run folder, or a network from which they cannot start.
+    """
+    if recipe.init.path is None:
+        return None
+    path = Path(recipe.init.path)
+    if not path.is_dir():
+        raise UserError(f"no run folder at init.path '{path}'")
+    source = load_run(path)
+    for network in (student, teacher if _trains_teacher(recipe) else None):
+        if network is not None:
+            TRANSFERS[recipe.init.kind](source, copy.deepcopy(network), recipe.init)
+    return source
+
+
+def start(parts: Parts, teacher: nn.Module | None) -> list[Entry] | None:
+    """Gives the student the weights that it starts from, and an ANN that is trained with it those at ``init.path``.
+
+    Returns:
+        What became of each of the student's tensors; None for a start at random.
+    """
+    init = parts.recipe.init
+    transfer = TRANSFERS[init.kind]
+    if parts.source is None:
+        return transfer(teacher, parts.student, init) if teacher is not None else None
+    if teacher is not None and _trains_teacher(parts.recipe):
+        transfer(parts.source, teacher, init)
+    return transfer(parts.source, parts.student, init)
+
+
+def _trains_teacher(recipe: Recipe) -> bool:
+    return recipe.method_class().teacher_role == JOINT_TEACHER
 
 
 def check_frames(info: DataInfo, timesteps: int, remedy: str) -> None:
@@ -79,6 +116,26 @@ def check_frames(info: DataInfo, timesteps: int, remedy: str) -> None:
             f"timesteps is {timesteps}, and data '{info.name}' come as sequences of {info.timesteps} frames; make them "
             f"equal: {remedy}{timesteps}"
         )
+
+
+def _joint_teacher(recipe: Recipe, twin: ModelSettings, data: Data) -> nn.Module:
+    """The ANN that is trained with the student: the one at ``teacher.path``, or a fresh one.
+
+    Raises:
+        UserError: nothing there, or a training of its own, which it does not have.
+    """
+    section = recipe.teacher
+    if section is None:
+        return make_network(resolved(twin, data.info, "teacher"), False, recipe)
+    for key in TrainingSettings.model_fields:
+        if getattr(section, key) != TrainingSettings.model_fields[key].get_default():
+            raise UserError(
+                f"teacher.{key} has no effect: method '{recipe.method['name']}' trains the ANN together with the "
+                f"student; leave it out, or set {key}= for both"
+            )
+    if section.path is None:
+        return make_network(resolved(section, data.info, "teacher"), False, recipe)
+    return _opened(recipe, section, data).train()
 
 
 def _trained_teacher(recipe: Recipe, data: Data, student: nn.Module) -> nn.Module | None:
@@ -95,14 +152,20 @@ def _trained_teacher(recipe: Recipe, data: Data, student: nn.Module) -> nn.Modul
         recipe.teacher = resolved(section, data.info, "teacher")
         _rehearse(recipe, data, student)
         return None
+    teacher = _opened(recipe, section, data)
+    with compiling.choose("plain"):
+        check_classes(student, teacher, torch.zeros(1, *data.info.shape))
+    return teacher
+
+
+def _opened(recipe: Recipe, section: TeacherSettings, data: Data) -> nn.Module:
+    """The network at ``teacher.path``."""
+    assert section.path is not None
     path = Path(section.path)
     if not path.exists() and section.path != PRETRAINED:
         raise UserError(f"no teacher at teacher.path '{path}'")
     section = section if path.is_dir() else resolved(section, data.info, "teacher")
-    teacher = load_teacher(recipe, section, path, data.info.shape)
-    with compiling.choose("plain"):
-        check_classes(student, teacher, torch.zeros(1, *data.info.shape))
-    return teacher
+    return load_teacher(recipe, section, path, data.info.shape)
 
 
 def _rehearse(recipe: Recipe, data: Data, student: nn.Module) -> None:
@@ -113,13 +176,15 @@ def _rehearse(recipe: Recipe, data: Data, student: nn.Module) -> None:
     assert recipe.teacher is not None
     with torch.random.fork_rng(devices=[]), compiling.choose("plain"):
         teacher, pupil = make_network(recipe.teacher, False, recipe), copy.deepcopy(student)
-        TRANSFERS[recipe.init.kind](teacher, pupil, recipe.init)
+        if recipe.init.path is None:
+            TRANSFERS[recipe.init.kind](teacher, pupil, recipe.init)
         recipe.method_class()(pupil, teacher, recipe.method_settings(), torch.zeros(2, *data.info.shape)).close()
 
 
 def needs_trained_teacher(recipe: Recipe) -> bool:
     """Whether a run starts from a trained ANN: to be taught by it, or for its weights."""
-    return recipe.method_class().asks_teacher(recipe.method_settings()) or recipe.init.kind != "random"
+    starts_from_it = recipe.init.kind != "random" and recipe.init.path is None
+    return recipe.method_class().asks_teacher(recipe.method_settings()) or starts_from_it
 
 
 def teacher_recipe(recipe: Recipe, folder: Path) -> Recipe:

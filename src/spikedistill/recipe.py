@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -14,6 +14,7 @@ from spikedistill.documents import is_path
 from spikedistill.engine import OptimizerSettings, ScheduleSettings
 from spikedistill.errors import UserError, nearest, printable, unknown
 from spikedistill.methods import METHODS, Method
+from spikedistill.methods.base import Lesson
 from spikedistill.models.registry import options_of
 
 FORBID = ConfigDict(extra="forbid", validate_default=True)
@@ -82,11 +83,16 @@ class TeacherSettings(ModelSettings, TrainingSettings):
 
 
 class InitSettings(BaseModel):
-    """Where the student's weights start: at random, as the teacher's (``copy``), or resampled from a larger teacher."""
+    """Where the student's weights start: at random, as the teacher's (``copy``), or resampled from a larger network.
+
+    ``path`` is a run folder whose network takes the teacher's place in that: one network starts the student, another
+    teaches it, or is trained with it and starts there as well.
+    """
 
     model_config = FORBID
     kind: Literal["random", "copy", "resample"] = "random"
     shortcuts: bool = True
+    path: str | None = None
 
 
 class NeuronSettings(BaseModel):
@@ -149,9 +155,13 @@ class Recipe(TrainingSettings):
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
     on_bad_numbers: Literal["stop", "skip"] = "stop"
 
+    def lesson(self) -> Lesson:
+        """The method with its settings, validated."""
+        return _lesson(self.method)
+
     def method_settings(self) -> Any:
         """The method's own settings, validated."""
-        return _method_settings(self.method)
+        return self.lesson().settings
 
     def method_class(self) -> type[Method]:
         """The method."""
@@ -173,18 +183,25 @@ class Recipe(TrainingSettings):
         return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
-def _method_settings(section: dict[str, Any]) -> Any:
+def _lesson(section: Any, location: tuple[str, ...] = ("method",)) -> Lesson:
+    """The method that a section names, its settings validated; they may hold a section of that kind themselves."""
+    where = ".".join(location)
+    if not isinstance(section, dict):
+        raise UserError(f"recipe key '{where}' must be a section with a name, not {section!r}")
     given = dict(section)
     name = given.pop("name", None)
     if name is None:
-        raise UserError(f"the recipe's section 'method' needs a name (one of: {', '.join(sorted(METHODS))})")
+        raise UserError(f"the recipe's section '{where}' needs a name (one of: {', '.join(sorted(METHODS))})")
     if not isinstance(name, str) or name not in METHODS:
         raise unknown("method", str(name), list(METHODS))
     kind = METHODS[name].Settings
+    for key, annotation in get_type_hints(kind).items():
+        if Lesson in get_args(annotation) and given.get(key) is not None:
+            given[key] = _lesson(given[key], (*location, key))
     try:
-        return TypeAdapter(kind).validate_python(given)
+        return Lesson(name, METHODS[name], TypeAdapter(kind).validate_python(given))
     except ValidationError as error:
-        raise _sentence(error, ("method",), ["name", *(f.name for f in fields(kind))]) from None
+        raise _sentence(error, location, ["name", *(f.name for f in fields(kind))]) from None
 
 
 def _section_type(model: type, name: Any) -> type | None:
@@ -248,10 +265,13 @@ def parse(content: Any, source: str = "recipe") -> Recipe:
         raise _sentence(error) from None
     check_name(recipe.name, "recipe key 'name'")
     taught = recipe.teacher.path if recipe.teacher is not None else None
-    for key, path in (("out", recipe.out), ("data.path", recipe.data.path), ("teacher.path", taught)):
+    paths = {"out": recipe.out, "data.path": recipe.data.path, "teacher.path": taught, "init.path": recipe.init.path}
+    for key, path in paths.items():
         if path is not None and not is_path(path):
             raise UserError(f"recipe key '{key}': '{path[:60]}' cannot be a path on a disk")
     recipe.method_settings()
+    if recipe.init.path is not None and recipe.init.kind == "random":
+        raise UserError("init.path says whose weights to start from; say how as well: init.kind=copy, or resample")
     if recipe.student is not None:
         recipe.student.arguments()
     if recipe.teacher is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from spikedistill.documents import CHARACTERS, is_path, parse_yaml, read_text
 from spikedistill.errors import UserError, unknown
+from spikedistill.methods.base import JOINT_TEACHER
 from spikedistill.models.registry import options_of
 from spikedistill.recipe import Recipe, parse
 
@@ -88,10 +89,12 @@ def smoke_size(recipe: Recipe) -> Recipe:
     _calm(content)
     _narrow(content["student"])
     if content["teacher"] is not None:
-        content["teacher"] |= {"epochs": SMOKE_EPOCHS, "batch_size": SMOKE_BATCH, "path": None}
-        content["teacher"]["model"] = content["teacher"]["model"] or content["student"]["model"]
+        content["teacher"] |= {"path": None, "model": content["teacher"]["model"] or content["student"]["model"]}
         _narrow(content["teacher"])
-        _calm(content["teacher"])
+        if recipe.method_class().teacher_role != JOINT_TEACHER:  # that one is trained as the student is
+            content["teacher"] |= {"epochs": SMOKE_EPOCHS, "batch_size": SMOKE_BATCH}
+            _calm(content["teacher"])
+    content["init"]["path"] = None
     return Recipe.model_validate(content)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic import TypeAdapter
 from spikedistill.build import read_config
 from spikedistill.documents import is_path
 from spikedistill.errors import UserError
+from spikedistill.methods.base import Lesson
 from spikedistill.recipe import Recipe
 from spikedistill.report.runs import CONFIG
 
@@ -35,6 +37,7 @@ MAY_CHANGE = frozenset(
         "data.workers",
         "data.in_memory",
         "teacher.path",
+        "init.path",
     }
 )
 """What says where and how a run is computed, or what it is called, but not what is learned from what."""
@@ -91,12 +94,15 @@ def is_finished(folder: Path, recipe: Recipe) -> bool:
 
 def _plain(recipe: Recipe) -> dict[str, Any]:
     content = TypeAdapter(Recipe).dump_python(recipe, mode="json")
-    settings = recipe.method_settings()
-    content["method"] = {
-        "name": recipe.method["name"],
-        **TypeAdapter(type(settings)).dump_python(settings, mode="json"),
-    }
+    content["method"] = _plain_method(recipe.lesson())
     return content
+
+
+def _plain_method(lesson: Lesson) -> dict[str, Any]:
+    settings = {field.name: getattr(lesson.settings, field.name) for field in fields(lesson.settings)}
+    lessons = {key: _plain_method(value) for key, value in settings.items() if isinstance(value, Lesson)}
+    plain = TypeAdapter(dict[str, Any]).dump_python({**settings, **lessons}, mode="json")
+    return {"name": lesson.name, **plain}
 
 
 def _difference(now: Any, then: Any, path: str) -> tuple[str, Any, Any] | None:

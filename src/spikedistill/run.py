@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from spikedistill.assembly import Parts, assemble, needs_trained_teacher, teacher_recipe
+from spikedistill.assembly import Parts, assemble, needs_trained_teacher, start, teacher_recipe
 from spikedistill.build import load_run
 from spikedistill.data import Data, Loader
 from spikedistill.engine import Trainer, TrainSettings
@@ -39,7 +39,6 @@ from spikedistill.report import write_run_report
 from spikedistill.resuming import check_same_run
 from spikedistill.runfolder import OWN_TEACHER, commit, leads_out, read_summary
 from spikedistill.spiking import compiling
-from spikedistill.transfer import TRANSFERS
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -210,7 +209,7 @@ def _train_student(
 ) -> Run:
     recipe, data, folder = parts.recipe, parts.data, parts.recipe.folder()
     code = commit()
-    transfer = TRANSFERS[recipe.init.kind](teacher, parts.student, recipe.init) if teacher is not None else None
+    transfer = start(parts, teacher)
     method = _method(parts, teacher, fabric)
     shared = recipe.strategy == "fsdp" and fabric.world_size > 1
     trainer = Trainer(

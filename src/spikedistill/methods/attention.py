@@ -117,6 +117,7 @@ class SAMDNLD(Method):
     """Where the teacher looks (spike counts towards Grad-CAM), and its soft targets for noise-smoothed logits."""
 
     summary = "SAMD + NLD: the teacher's class activation maps, and noise-smoothed logits"
+    teacher_may_learn = False  # its gradients are taken for the maps
 
     @dataclass(frozen=True)
     class Settings:

@@ -47,6 +47,43 @@ class FrozenTeacher:
         return self.network(seen_by(self.network, images))
 
 
+class LearningTeacher(FrozenTeacher):
+    """A teacher that is trained while it teaches.
+
+    Its answers carry no gradient, as a frozen one's; ``take`` gives the last as the network gave it, for the teacher's
+    own loss.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network.requires_grad_(True)
+        self._answer: Tensor | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        answer = self._answer = self.network(seen_by(self.network, images))
+        return answer.detach()
+
+    def take(self) -> Tensor:
+        """The last answer, forgotten here so that nothing outlives the step."""
+        answer, self._answer = self._answer, None
+        assert answer is not None
+        return answer
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A method among another's settings: in a recipe a section like ``method`` itself.
+
+    Attributes:
+        name: the method's name.
+        method: its class.
+        settings: an instance of its ``Settings``.
+    """
+
+    name: str
+    method: type[Method]
+    settings: Any
+
+
 class Method(nn.Module):
     """Base class.
 
@@ -68,6 +105,9 @@ class Method(nn.Module):
     summary: ClassVar[str] = ""
     teacher_role: ClassVar[str] = FROZEN_TEACHER
     spiking_student: ClassVar[bool] = True
+    teacher_may_learn: ClassVar[bool] = True
+    """Whether a teacher that is trained as well will do (``joint-asnn``'s ``distil``): it answers through
+    ``self.teacher`` alone, and the student that is trained is the one that is left."""
 
     def __init__(self, student: nn.Module, teacher: nn.Module | None, settings: Any, example: Tensor) -> None:
         super().__init__()

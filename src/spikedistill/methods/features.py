@@ -148,10 +148,11 @@ class FeaturePairs:
             batch: B, the number of images of that pass.
 
         Returns:
-            By name, the student's (mean over T) and the teacher's ``[B, C, H, W]``, each of its own C, H, W.
+            By name, the student's (mean over T) and the teacher's ``[B, C, H, W]``, each of its own C, H, W. The
+            teacher's are targets: no gradient goes back to one that is trained as well.
         """
         ours, theirs = student_rates(self._student, batch), student_rates(self._teacher, batch)
-        return {name: (ours[name], theirs[name]) for name in self.shapes}
+        return {name: (ours[name], theirs[name].detach()) for name in self.shapes}
 
     def close(self) -> None:
         """Removes the taps from both networks."""

@@ -9,6 +9,10 @@ with the ANN's outputs detached in the last two. ``method.ce``, ``kld``, ``norm`
 the paper's table 4: its first row is the method ``snn``, its second (a trained ANN teaches) ``idsnn`` with alpha 1 and
 temperature 1, the others are ``kld`` 1 or 0, ``norm`` 0.3 or 0, and, for factorisation alone, ``ce`` false as well.
 
+Beyond the paper: ``method.distil`` names another method by which the ANN, as far as it has come, teaches the SNN beside
+all that; its loss terms take the place of the cross-entropy at the SNN's output. And the two need not start at random:
+the ANN starts as at the recipe's ``teacher.path``, or both as ``init`` makes them of the network at ``init.path``.
+
 What the paper leaves open:
 
 * Branches. "Four intermediate branches right after the end of each stage", each a global average pooling and a linear
@@ -57,7 +61,17 @@ from torch.func import functional_call
 
 from spikedistill.errors import UserError, unknown
 from spikedistill.losses import soft_targets, squared_distance
-from spikedistill.methods.base import JOINT_TEACHER, Method, Progress, answer_shape, check_classes, seen_by
+from spikedistill.methods.base import (
+    FROZEN_TEACHER,
+    JOINT_TEACHER,
+    LearningTeacher,
+    Lesson,
+    Method,
+    Progress,
+    answer_shape,
+    check_classes,
+    seen_by,
+)
 from spikedistill.methods.factorisation import SharedFactors, factorisable
 from spikedistill.methods.features import MethodTaps, common_points, feature_shapes, module_key
 from spikedistill.methods.ranges import check_ranges
@@ -144,7 +158,8 @@ class JointASNN(Method):
         ce: cross-entropy at all branches of both networks (off: at their outputs only); kld, norm: lambda 1 and 2, 0
         for off; norm_reduction: over the outputs, ``mean`` or ``sum``; factorise: share singular vectors of the
         convolutions, linear: and of the linear layers; weight_decay: an L2 penalty on the factorised weights, in place
-        of the optimiser's on their factors; stages: where branches leave, empty for the paper's places.
+        of the optimiser's on their factors; stages: where branches leave, empty for the paper's places; distil: a
+        method with its settings by which the ANN teaches as well.
         """
 
         ce: bool = True
@@ -155,6 +170,7 @@ class JointASNN(Method):
         linear: bool = False
         weight_decay: float | None = None
         stages: tuple[str, ...] = ()
+        distil: Lesson | None = None
         __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
         def __post_init__(self) -> None:
@@ -168,12 +184,22 @@ class JointASNN(Method):
                     "method.weight_decay is that of factorised weights, but method.factorise=false has none; set "
                     "optimizer.weight_decay"
                 )
+            if self.distil is not None and not self._may_be(self.distil.method):
+                raise UserError(
+                    f"method.distil is '{self.distil.name}', by which no ANN can teach that is trained itself; name a "
+                    "method by which one can, such as kdsnn-feature or sakd"
+                )
+
+        @staticmethod
+        def _may_be(method: type[Method]) -> bool:
+            return method.teacher_role == FROZEN_TEACHER and method.teacher_may_learn
 
     def __init__(self, student: nn.Module, teacher: nn.Module | None, settings: Any, example: Tensor) -> None:
         super().__init__(student, teacher, settings, example)
         assert teacher is not None
         check_classes(student, teacher, example)
         self.ann = teacher.requires_grad_(True)
+        self.lesson = _lesson(settings.distil, student, teacher, example) if settings.distil else None
         ours, theirs = _branch_points(student, teacher, settings, example) if settings.ce else ({}, {})
         self.snn_branches = Branches(student, ours, example)
         self.ann_branches = Branches(teacher, theirs, example)
@@ -181,11 +207,19 @@ class JointASNN(Method):
 
     def forward(self, images: Tensor, labels: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
         ann_weights, snn_weights = self._weights()
-        ann = self.ann_branches(functional_call(self.ann, ann_weights, (seen_by(self.ann, images),)))
-        logits = functional_call(self.student, snn_weights, (images,))
-        snn = self.snn_branches(logits)
+        if self.lesson is None:
+            answer = functional_call(self.ann, ann_weights, (seen_by(self.ann, images),))
+            logits = functional_call(self.student, snn_weights, (images,))
+            losses = {"task": F.cross_entropy(logits.float(), labels)}
+        else:
+            stand_ins = {f"ann.{name}": weight for name, weight in ann_weights.items()}
+            stand_ins |= {f"student.{name}": weight for name, weight in snn_weights.items()}
+            logits, losses = functional_call(self.lesson, stand_ins, (images, labels, progress))
+            assert isinstance(self.lesson.teacher, LearningTeacher)
+            answer = self.lesson.teacher.take()
+        ann, snn = self.ann_branches(answer), self.snn_branches(logits)
         target = ann.detach()
-        losses = {"task": F.cross_entropy(snn[-1], labels), "ann": summed_cross_entropy(ann, labels)}
+        losses["ann"] = summed_cross_entropy(ann, labels)
         if len(snn) > 1:
             losses["branches"] = summed_cross_entropy(snn[:-1], labels)
         if self.settings.kld:
@@ -209,6 +243,8 @@ class JointASNN(Method):
         """Takes the taps off; both networks are plain ones again, their weights parameters as before."""
         self.snn_branches.taps.close()
         self.ann_branches.taps.close()
+        if self.lesson is not None:
+            self.lesson.close()
         self._write_back()
         for network in (self.ann, self.student):
             for weight in factorisable(network, self.settings.linear).values():
@@ -223,6 +259,14 @@ class JointASNN(Method):
         for network, weights in zip((self.ann, self.student), self._weights(), strict=True):
             for name, weight in weights.items():
                 network.get_parameter(name).copy_(weight)
+
+
+def _lesson(lesson: Lesson, student: nn.Module, teacher: nn.Module, example: Tensor) -> Method:
+    """The method by which a teacher that is trained itself teaches; the teacher is its sub-module ``ann``."""
+    method = lesson.method(student, teacher, lesson.settings, example)
+    method.teacher = LearningTeacher(teacher)
+    method.add_module("ann", teacher)
+    return method
 
 
 def _branch_points(

@@ -73,6 +73,7 @@ class Supernet(Method):
     """Trains an elastic network so that all its subnets work; the trained student is the largest of them."""
 
     summary = "supernet: every subnet of an elastic SNN taught at once (SAKD's architecture search)"
+    teacher_may_learn = False
     student_model = "elastic-resnet"
 
     @dataclass(frozen=True)
