@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from spikedistill.recipe import Published, Recipe
+from spikedistill.models.registry import options_of
+from spikedistill.recipe import ModelSettings, Published, Recipe
 from spikedistill.recipebook import list_recipes, read_recipe
 from spikedistill.runlist import plan as plan_runs
 from spikedistill.runlist import read_run_list
@@ -38,7 +39,8 @@ DATASETS = {
 }
 NAMES = [name for name in list_recipes() if name.split("-")[0] in PAPERS and "supernet" not in name]
 
-CAMPAIGNS = sorted((Path(__file__).resolve().parent.parent / "results" / "campaigns").glob("*.yaml"))
+ROOT = Path(__file__).resolve().parent.parent
+CAMPAIGNS = sorted((ROOT / "results" / "campaigns").glob("*.yaml"))
 NOISE = "experiment noise "
 
 # SAKD's beta 500 and 1000 (table 8) and ResNet-101 elsewhere than block/after (table 10): printed as "unstable".
@@ -208,6 +210,23 @@ def trained(recipe: Recipe) -> tuple[str, str, str, int]:
     """What tells a row of a table from its others: data set, network, method and T."""
     assert recipe.student is not None
     return recipe.data.name, recipe.student.model, recipe.method["name"], recipe.timesteps
+
+
+def test_the_page_of_rows_names_every_teacher_that_is_narrower_than_the_papers() -> None:
+    text = (ROOT / "docs" / "published.md").read_text()
+    told = re.findall(r"^ +\| `(.+)` \| (\d+) \| (\d+) \|$", text, flags=re.M)
+    narrow = {}
+    for name in RECIPES:
+        recipe = shipped(name)
+        assert recipe.student is not None and full_width(recipe.student)
+        if recipe.teacher is not None and not full_width(recipe.teacher):
+            assert (recipe.teacher.model, recipe.teacher.width) == ("resnet18", 16)
+            narrow[name] = (recipe.epochs, recipe.teacher.epochs)
+    assert {name: (int(ours), int(theirs)) for name, ours, theirs in told} == narrow
+
+
+def full_width(network: ModelSettings) -> bool:
+    return network.width in (None, options_of(network.model)["width"].default)
 
 
 @pytest.mark.parametrize("name", NAMES)
