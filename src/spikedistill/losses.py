@@ -78,7 +78,10 @@ def partial_squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def summed_squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared difference summed over C, H and W, mean over the batch (BKDSNN publishes its weight for the sum)."""
+    """Squared difference summed over C, H and W, or over C of pooled maps; mean over the batch.
+
+    BKDSNN's code has its weights for these sums.
+    """
     return ((student.float() - teacher.float()) ** 2).flatten(1).sum(1).mean()
 
 

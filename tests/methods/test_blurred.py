@@ -26,12 +26,16 @@ def test_the_blur_drops_whole_channels_of_single_images() -> None:
     assert not torch.equal(blurred[0], blurred[1])
 
 
-@pytest.mark.parametrize(("width", "rescale"), [(4, False), (4, True), (6, False)])
+@pytest.mark.parametrize(
+    ("width", "rescale", "pool"),
+    [(4, False, False), (4, True, False), (6, False, False), (4, False, True), (4, True, True), (6, False, True)],
+)
 def test_the_feature_term_by_the_formula(
-    width: int, rescale: bool, build, watched, images: Tensor, labels: Tensor
+    width: int, rescale: bool, pool: bool, build, watched, images: Tensor, labels: Tensor
 ) -> None:
     student, teacher = build(spiking=True, width=4), build(seed=1, width=width)
-    method = BKDSNN(student, teacher, BKDSNN.Settings(alpha=0.3, ratio=0.5, rescale=rescale), images)
+    settings = BKDSNN.Settings(alpha=0.3, ratio=0.5, rescale=rescale, pool=pool)
+    method = BKDSNN(student, teacher, settings, images)
     spikes = watched(student, student.stages["stage3"], "after")
     features = watched(teacher, teacher.stages["stage3"], "after")
     torch.manual_seed(4)
@@ -46,10 +50,26 @@ def test_the_feature_term_by_the_formula(
     first, _, second = restoration.restore
     hidden = F.conv2d(mask * aligned, first.weight, first.bias, padding=1).clamp(min=0)
     restored = F.conv2d(hidden, second.weight, second.bias, padding=1)
-    target = features[0] / features[0].max() * rates.max() if rescale else features[0]
+    target = features[0]
+    if pool:
+        restored, target = restored.flatten(2).mean(2), target.flatten(2).mean(2)
+    if rescale:
+        target = target / target.max() * rates.max()
     expected = 0.3 * ((target - restored) ** 2).sum() / len(labels)
     assert losses["feature/stage3"].item() == pytest.approx(expected.item(), rel=1e-4)
     assert losses.keys() == {"task", "response", "feature/stage3"}
+
+
+def test_pooled_maps_are_restored_at_the_students_own_size(plain, watched, images: Tensor, labels: Tensor) -> None:
+    student, teacher = plain(width=8, stages={"late": "act1"}), plain(seed=1, stages={"late": "act2"})
+    ours, theirs = watched(student, "act1", "after"), watched(teacher, "act2", "after")
+    method = BKDSNN(student, teacher, BKDSNN.Settings(alpha=0.3, ratio=0.0, pool=True), images)
+    ours.clear(), theirs.clear()  # of the pass that learns the shapes
+    _, losses = method(images, labels, NOW)
+    assert ours[0].shape[2:] == (16, 16) and theirs[0].shape[2:] == (8, 8)
+    restored = copy.deepcopy(method.restorations["feature_late"].restore).double()(ours[0])
+    expected = 0.3 * ((theirs[0].mean((2, 3)) - restored.mean((2, 3))) ** 2).sum() / len(labels)
+    assert losses["feature/late"].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_the_logits_term_by_the_formula(build, images: Tensor, labels: Tensor) -> None:
