@@ -161,6 +161,29 @@ def test_kinds_of_input(name, options, layer, kind, images):
         assert row.multiply_accumulates == pytest.approx(dense * share)
 
 
+@pytest.mark.parametrize("inside", [1, 2, 5, 7, 8, 14])
+def test_adaptive_averages_are_known_as_averages(inside):
+    """Windows that differ in size (2 pixels to 7: of 1 and of 2) or overlap (8 to 7), or repeat one pixel (1 to 7)."""
+
+    class Net(sd.Network):
+        def __init__(self) -> None:
+            super().__init__(1, IF(0.5))
+            self.in_channels = 2
+            self.relu, self.pool, self.fc = self.activation(), nn.AdaptiveAvgPool2d(7), nn.Linear(2 * 49, 3)
+
+        encoder = property(lambda self: self.relu)
+
+        def stem(self, x: Tensor) -> Tensor:
+            return x
+
+        def body(self, x: Tensor) -> Tensor:
+            return self.fc(self.pool(x).flatten(1))
+
+    x = torch.randn(8, 2, inside, inside, generator=torch.Generator().manual_seed(0))
+    row = by_name(sd.energy(Net(), x))["fc"]
+    assert row.input == ("spikes" if inside in (1, 7) else "averaged")
+
+
 @pytest.mark.parametrize("name", ["sew-resnet18", "spikformer-tiny"])
 def test_totals_are_the_sum_of_the_layers_whatever_the_batch_size(name, images):
     network = fed(name, width=8) if "resnet" in name else fed(name, width=32, depth=1)

@@ -81,7 +81,7 @@ _NORMALISATIONS = (
     _aten.native_group_norm,
 )
 _POOLINGS = (_aten.avg_pool1d, _aten.avg_pool2d, _aten.avg_pool3d)
-_MEANS = (_aten.mean, _aten._adaptive_avg_pool2d, _aten._adaptive_avg_pool3d)
+_ADAPTIVE = (_aten._adaptive_avg_pool2d, _aten._adaptive_avg_pool3d)
 _IN_PLACE_TOO = ("relu", "gelu", "silu", "hardtanh", "leaky_relu", "elu", "hardswish", "mish", "sigmoid", "tanh")
 _ACTIVATIONS = (
     *(getattr(_aten, name + suffix) for name in _IN_PLACE_TOO for suffix in ("", "_")),
@@ -136,8 +136,11 @@ class Counter(TorchDispatchMode):
             size = args[1] if isinstance(args[1], Sequence) else (args[1],)
             self._windows.add(math.prod(size) ** (1 if len(size) > 1 else out.dim() - 2))
             self._row(POOLING).elements += out.numel()
-        elif packet in _MEANS and out.numel():
+        elif packet == _aten.mean and out.numel():
             self._windows.add(args[0].numel() // out.numel())
+        elif packet in _ADAPTIVE:
+            sides = zip(args[0].shape[-len(args[1]) :], args[1], strict=True)
+            self._windows.add(math.prod(_common_window(*side) for side in sides))
         elif packet in _ACTIVATIONS and not self.neurons:
             self._row(ACTIVATION).elements += out.numel()
         return out
@@ -191,6 +194,15 @@ class Counter(TorchDispatchMode):
                 row.spikes += 0 if output.is_meta else int(output.count_nonzero())
 
         return leave
+
+
+def _common_window(inside: int, outside: int) -> int:
+    """The number of values of which an adaptive pooling's averages are all fractions, along one dimension.
+
+    Output ``i`` of ``outside`` averages the inputs from ``floor(i * inside / outside)`` up to
+    ``ceil((i + 1) * inside / outside)``, so the windows may differ in size.
+    """
+    return math.lcm(*(-(-(i + 1) * inside // outside) - i * inside // outside for i in range(outside)))
 
 
 def _adopted(network: nn.Module) -> dict[str, nn.Module]:
