@@ -70,7 +70,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def load_state(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Loads a state dict strictly, but for what calibration has added to a spikified network's state.
+    """Loads a state dict strictly, but for BatchNorms' counters and what calibration has added to a spikified network.
 
     Raises:
         UserError: names the first missing, unexpected or differently shaped tensor.
@@ -87,6 +87,9 @@ def check_state(network: nn.Module, state: dict[str, Tensor], source: str) -> No
     own = network.state_dict()
     for key, value in own.items():
         if key not in state:
+            # Files older than torch 0.4, such as torchvision's of VGGs, do not count batches; torch takes them as well.
+            if key.rpartition(".")[2] == "num_batches_tracked":
+                continue
             raise UserError(f"{source} has no tensor '{key}', which {type(network).__name__} needs")
         if state[key].shape != value.shape:
             raise UserError(f"{source}: '{key}' is {list(state[key].shape)}, the network's is {list(value.shape)}")
