@@ -73,6 +73,21 @@ def test_every_registered_network(name: str):
         assert sum(float(spikes.sum()) for spikes in tap.take().values()) > 50
 
 
+@pytest.mark.parametrize("side", [224, 448], ids=["a pixel a place", "four pixels a place"])
+def test_a_vgg_with_the_imagenet_stem(side: int):
+    torch.manual_seed(0)
+    images = torch.randn(3, 3, side, side)
+    options = {"stem": "imagenet", "width": 4, "neuron": sd.LIF(threshold=0.5)}
+    network = sd.create_model("vgg11", num_classes=10, in_channels=3, spiking=True, timesteps=2, **options)
+    settle(network, images)
+    graph = to_graph(lower(record(plain_copy(network), images), 1e-4), About(2))
+    agreement = compare_spikes(network, NirNetwork(graph), images)
+    assert agreement.spikes > 99.9
+    assert agreement.predictions == 3
+    with pytest.raises(sd.UserError, match="windows differ in size"):
+        lower(record(plain_copy(network), images[..., :64, :64]), 1e-4)
+
+
 @pytest.mark.parametrize(
     "neuron",
     [

@@ -83,6 +83,14 @@ def test_imagenet_parameters(name, millions):
     assert round(parameters(network) / 1e6, 2) == millions
 
 
+@pytest.mark.parametrize(
+    ("name", "published"), [("vgg11", 132_868_840), ("vgg13", 133_053_736), ("vgg16", 138_365_992)]
+)
+def test_imagenet_parameters_of_vggs(name, published):
+    """Those of torchvision's ``vgg11_bn``, ``vgg13_bn`` and ``vgg16_bn``."""
+    assert parameters(meta(name, 3, 1000, stem="imagenet")) == published
+
+
 @pytest.mark.parametrize(("name", "channels", "side", "published"), OPERATIONS)
 def test_operations(name, channels, side, published):
     """The published FLOPs are multiply-accumulates, four operations an element in BatchNorm, and pooling modules."""

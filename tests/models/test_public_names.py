@@ -1,6 +1,6 @@
-"""ResNets with the ImageNet stem have the keys and shapes under which public weights are stored.
+"""ResNets and VGGs with the ImageNet stem have the keys and shapes under which public weights are stored.
 
-The table is written from the published architecture, not from the code under test.
+The tables are written from the published architectures, not from the code under test.
 """
 
 from __future__ import annotations
@@ -20,6 +20,14 @@ LAYOUTS = {
 }
 PLANES = (64, 128, 256, 512)
 
+# name: number in ``features`` and channels of each convolution; torchvision's ``vgg11_bn``, ``vgg13_bn``, ``vgg16_bn``
+CONVOLUTIONS = {
+    "vgg11": {0: 64, 4: 128, 8: 256, 11: 256, 15: 512, 18: 512, 22: 512, 25: 512},
+    "vgg13": {0: 64, 3: 64, 7: 128, 10: 128, 14: 256, 17: 256, 21: 512, 24: 512, 28: 512, 31: 512},
+    "vgg16": {0: 64, 3: 64, 7: 128, 10: 128, 14: 256, 17: 256, 20: 256, 24: 512, 27: 512, 30: 512}
+    | {34: 512, 37: 512, 40: 512},
+}
+
 
 def conv_and_norm(conv: str, norm: str, c_out: int, c_in: int, kernel: int) -> Shapes:
     return {
@@ -32,7 +40,22 @@ def conv_and_norm(conv: str, norm: str, c_out: int, c_in: int, kernel: int) -> S
     }
 
 
+def published_vgg(name: str) -> Shapes:
+    shapes: Shapes = {}
+    c = 3
+    for i, out in CONVOLUTIONS[name].items():
+        layer = conv_and_norm(f"features.{i}", f"features.{i + 1}", out, c, 3)
+        weight = f"features.{i}.weight"
+        shapes |= {weight: layer.pop(weight), f"features.{i}.bias": (out,), **layer}
+        c = out
+    for i, size in {0: (4096, 512 * 7 * 7), 3: (4096, 4096), 6: (1000, 4096)}.items():
+        shapes |= {f"classifier.{i}.weight": size, f"classifier.{i}.bias": size[:1]}
+    return shapes
+
+
 def published(name: str) -> Shapes:
+    if name in CONVOLUTIONS:
+        return published_vgg(name)
     depths, kernels, factor = LAYOUTS[name]
     shapes = conv_and_norm("conv1", "bn1", 64, 3, 7)
     c = 64
@@ -50,7 +73,7 @@ def published(name: str) -> Shapes:
 
 
 @pytest.mark.parametrize("spiking", [False, True], ids=["ann", "snn"])
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", [*LAYOUTS, *CONVOLUTIONS])
 def test_keys_and_shapes(name, spiking):
     with torch.device("meta"):
         network = create_model(name, num_classes=1000, in_channels=3, stem="imagenet", spiking=spiking)
@@ -60,7 +83,7 @@ def test_keys_and_shapes(name, spiking):
 
 
 def test_the_table_itself():
-    """Landmarks that anybody who has opened a public ResNet-50 file will know."""
+    """Landmarks that anybody who has opened a public ResNet-50 or VGG-16 file will know."""
     shapes = published("resnet50")
     assert len(shapes) == 320
     assert shapes["layer1.0.downsample.0.weight"] == (256, 64, 1, 1)
@@ -68,6 +91,10 @@ def test_the_table_itself():
     assert shapes["fc.weight"] == (1000, 2048)
     assert len(published("resnet18")) == 122
     assert len(published("resnet34")) == 218
+    shapes = published("vgg16")
+    assert len(shapes) == 13 * 7 + 3 * 2
+    assert shapes["features.40.weight"] == (512, 512, 3, 3)
+    assert shapes["classifier.0.weight"] == (4096, 25088)
 
 
 def test_the_stem_and_the_strides_are_imagenets():

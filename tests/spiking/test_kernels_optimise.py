@@ -18,6 +18,7 @@ MODELS = {
     "2conv": {"in_channels": 1, "width": 8, "image_size": 12},
     "lenet5": {"in_channels": 1, "image_size": 16},
     "vgg11": {"in_channels": 3, "image_size": 32},
+    "vgg11 imagenet": {"in_channels": 3, "image_size": 32, "width": 8, "stem": "imagenet"},
     "resnet18": {"in_channels": 3, "stem": "cifar", "width": 8},
     "sew-resnet18": {"in_channels": 3, "stem": "cifar", "width": 8},
     "ms-resnet18": {"in_channels": 3, "stem": "cifar", "width": 8},
@@ -37,9 +38,8 @@ def always_and_uncompiled(monkeypatch):
 
 def network(name: str, neuron: LIF | None = None, timesteps: int = 2) -> nn.Module:
     torch.manual_seed(0)
-    model = sd.create_model(
-        name, num_classes=5, spiking=True, timesteps=timesteps, neuron=neuron or LIF(), **MODELS[name]
-    )
+    options = {"num_classes": 5, "spiking": True, "timesteps": timesteps, "neuron": neuron or LIF(), **MODELS[name]}
+    model = sd.create_model(name.split()[0], **options)
     return model.double()
 
 
@@ -58,6 +58,7 @@ def step(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor], int]:
         return t
 
     model.zero_grad()
+    torch.manual_seed(1)  # of dropout's masks
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         logits = model(x)
         loss = F.cross_entropy(logits, torch.arange(len(logits)) % 5)

@@ -155,6 +155,10 @@ def test_vgg_maps_convolutions_by_stage_and_place():
     assert report["features.8.weight"].source == "features.14.weight"
     assert report["features.12.running_var"].source == "features.18.running_var"
     assert report["classifier.0.weight"].action == "left"
+    options = {"stem": "imagenet", "image_size": 32}
+    report = by_name(plan_resample(network("vgg16", **options), network("vgg11", spiking=True, **options)))
+    assert report["features.8.bias"].source == "features.14.bias"
+    assert report["classifier.6.weight"].action == "left"
 
 
 def test_a_transformer_takes_blocks_too():

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikedistill.errors import UserError
 from spikedistill.models.activation import Activation, Clock, Spike, relu, spiking
+from spikedistill.models.folded import OneMask
 from spikedistill.spiking import LIF
 from spikedistill.spiking.time import fold, readout, unfold
 
@@ -20,8 +22,8 @@ from spikedistill.spiking.time import fold, readout, unfold
 class Network(nn.Module):
     """Base class: handles time, leaves the layers to its subclasses.
 
-    A subclass calls ``super().__init__(timesteps, neuron)`` first, makes each activation by ``self.activation()``,
-    and defines ``stem``, ``encoder``, ``body``, ``stages`` and ``blocks``.
+    A subclass calls ``super().__init__(timesteps, neuron)`` first, makes each activation by ``self.activation()`` (a
+    dropout by ``self.dropout(p)``), and defines ``stem``, ``encoder``, ``body``, ``stages`` and ``blocks``.
 
     Args:
         timesteps: T of the SNN, or None for the ANN.
@@ -57,6 +59,14 @@ class Network(nn.Module):
     def activation(self) -> nn.Module:
         """A fresh activation: ReLU in the ANN, a time-folded copy of the neuron in the SNN."""
         return self._factory()
+
+    def dropout(self, p: float) -> nn.Module:
+        """A fresh dropout of the share ``p``, for the body: in the SNN what is dropped is dropped at every step."""
+        if self._clock is None:
+            return nn.Dropout(p)
+        mask = OneMask(F.dropout, p, 0, self._clock)
+        mask.over_time = True
+        return mask
 
     @property
     def timesteps(self) -> int | None:

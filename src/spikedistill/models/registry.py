@@ -202,8 +202,8 @@ def _recipe_section(name: str, options: dict[str, int | str]) -> dict[str, objec
 
 
 def _check_option(name: str, option: inspect.Parameter, value: object) -> None:
-    """Refuses a value of another type than the option's default (options without one are whole numbers), or below 1."""
-    expected = int if option.default is inspect.Parameter.empty else type(option.default)
+    """Refuses a value of another type than the option's default (without one: whole numbers), or below 1."""
+    expected = int if option.default in (inspect.Parameter.empty, None) else type(option.default)
     if type(value) is not expected:
         kind = "a whole number" if expected is int else "a name"
         raise UserError(f"model {name}: {option.name} must be {kind}, not {value!r}")

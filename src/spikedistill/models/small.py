@@ -1,4 +1,7 @@
-"""The small networks: KDSNN's 2conv (128C3-P2-128C3-P2-FC1152-FC10: 7.39M parameters on MNIST) and LeNet5."""
+"""The small networks: KDSNN's 2conv (128C3-P2-128C3-P2-FC1152-FC10: 7.39M parameters on MNIST) and LeNet5.
+
+Neither has an option ``stem``: the papers know no ImageNet version of them.
+"""
 
 from __future__ import annotations
 
