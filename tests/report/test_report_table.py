@@ -17,6 +17,9 @@ from spikedistill.report.table import Row, Table
 PUBLISHED = {"figure": 96.5, "source": "KDSNN table 1", "timesteps": 6, "note": ""}
 
 
+MANY = [f"a_setting_with_a_long_name_{number}" for number in range(3)]
+
+
 def rows_by_label(compared: Table) -> dict[str, Row]:
     return {row.group.label: row for row in compared.rows}
 
@@ -74,6 +77,25 @@ def test_variants_that_differ_in_much_are_told_apart_by_recipe(make_run, tmp_pat
     make_run("sakd", settings={"a": 1, "b": 1, "c": 1}, folder="one", config={"name": "paper"})
     make_run("sakd", settings={"a": 2, "b": 2, "c": 2}, folder="two", config={"name": "ours"})
     assert set(rows_by_label(table(find_runs(tmp_path / "runs")))) == {"sakd (paper)", "sakd (ours)"}
+
+
+def test_variants_of_one_recipe_that_differ_in_much_are_told_apart_by_folder(make_run, tmp_path):
+    for seed in range(2):
+        for number, folder in enumerate(("small-joint", "small-joint-wft-only", "small-joint-branch")):
+            settings = dict.fromkeys(MANY, number)
+            make_run(
+                "joint-asnn", seed, settings=settings, folder=f"{folder}-seed{seed}", config={"name": "small-joint"}
+            )
+    labels = set(rows_by_label(table(find_runs(tmp_path / "runs"))))
+    assert labels == {"joint-asnn", "joint-asnn (wft-only)", "joint-asnn (branch)"}
+
+
+def test_variants_in_folders_without_a_common_name_are_numbered(make_run, tmp_path):
+    for number in range(2):
+        for seed in range(2):
+            folder = f"{number}{seed}"
+            make_run("tet", seed, settings=dict.fromkeys(MANY, number), folder=folder, config={"name": "mine"})
+    assert set(rows_by_label(table(find_runs(tmp_path / "runs")))) == {"tet #1", "tet #2"}
 
 
 def test_seeds_with_their_own_teachers_and_folders_share_a_row(make_run, tmp_path):
@@ -134,6 +156,15 @@ def test_an_unlike_plain_snn_is_named(make_run, tmp_path):
     compared = table(find_runs(tmp_path / "runs"))
     assert rows_by_label(compared)["sakd"].gain == pytest.approx(6.0)
     assert compared.notes == ["sakd: the plain SNN it is measured against differs in epochs"]
+
+
+def test_rows_that_differ_in_the_same_share_a_line(make_run, tmp_path):
+    make_run("snn", accuracy=90.0, epochs=5)
+    for method in ("sakd", "tet"):
+        make_run(method, accuracy=96.0, epochs=10)
+    assert table(find_runs(tmp_path / "runs")).notes == [
+        "sakd, tet: the plain SNN they are measured against differs in epochs"
+    ]
 
 
 def test_a_stopped_run_counts_for_nothing_and_is_said(make_run, tmp_path):

@@ -168,7 +168,7 @@ def _flat(node: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _labels(method: str, variants: list[list[Run]]) -> list[str]:
-    """One label a variant: what differs if that is short, else the recipe's name, a number as a last resort."""
+    """One label a variant: what differs if that is short, else the recipe's or the folder's name, at last a number."""
     if len(variants) == 1:
         return [method]
     settings = [_settings(runs[0]) for runs in variants]
@@ -183,7 +183,25 @@ def _labels(method: str, variants: list[list[Run]]) -> list[str]:
         labels.append(f"{method} ({told})" if told else method)
     if len(set(labels)) == len(labels) and max(map(len, labels)) <= 60:
         return labels
+    names = _folders(variants)
+    if len(set(names)) == len(variants):
+        return [f"{method} ({name})" if name else method for name in names]
     return [f"{method} #{index}" for index in range(1, len(variants) + 1)]
+
+
+def _folders(variants: list[list[Run]]) -> list[str]:
+    """What sets the variants' folders apart: their names without the seed and the words that all begin with.
+
+    Empty where the seeds of a variant do not lie in folders of one name.
+    """
+    names = [{run.path.name.removesuffix(f"-seed{run.seed}") for run in runs} for runs in variants]
+    if any(len(one) > 1 for one in names):
+        return []
+    words = [one.pop().split("-") for one in names]
+    shared = 0
+    while all(len(one) > shared and one[shared] == words[0][shared] for one in words):
+        shared += 1
+    return ["-".join(one[shared:]) for one in words]
 
 
 def _rank(group: Group) -> tuple[float, int, float, str]:

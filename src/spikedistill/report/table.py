@@ -50,7 +50,22 @@ def table(runs: Iterable[Run]) -> Table:
 
 def notes(rows: Sequence[Row]) -> list[str]:
     """What must not be lost about the rows of one data set and student."""
-    return [note for row in rows for note in _of_row(row)] + _unlike(rows)
+    return [note for row in rows for note in _of_row(row)] + _baselines(rows) + _unlike(rows)
+
+
+def _baselines(rows: Sequence[Row]) -> list[str]:
+    """A line for the rows that differ in the same from the plain SNN that they are measured against."""
+    differing: dict[str, list[str]] = {}
+    for row in rows:
+        keys = training_differences(row.group, row.plain) if row.plain and row.accuracy else []
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            differing.setdefault(f"{', '.join(keys[:3])}{more}", []).append(row.group.label)
+    return [
+        f"{', '.join(labels)}: the plain SNN {'it is' if len(labels) == 1 else 'they are'} measured against differs in "
+        f"{told}"
+        for told, labels in differing.items()
+    ]
 
 
 def _unlike(rows: Sequence[Row]) -> list[str]:
@@ -90,7 +105,7 @@ def _row(group: Group, groups: list[Group]) -> Row:
 
 
 def _of_row(row: Row) -> list[str]:
-    """What must not be lost about a row: runs that never ended, seeds that count twice, unlike baselines."""
+    """What must not be lost about a row: runs that never ended, seeds that count twice."""
     group, notes = row.group, []
     stopped = [run for run in group.runs if not run.finished]
     for run in stopped:
@@ -99,10 +114,6 @@ def _of_row(row: Row) -> list[str]:
     twice = sorted({seed for seed in group.seeds if group.seeds.count(seed) > 1})
     if twice:
         notes.append(f"{group.label}: seed {', '.join(map(str, twice))} was run more than once and counts each time")
-    keys = training_differences(group, row.plain) if row.plain and row.accuracy else []
-    if keys:
-        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-        notes.append(f"{group.label}: the plain SNN it is measured against differs in {', '.join(keys[:3])}{more}")
     if row.published and row.published.timesteps not in (None, group.timesteps):
         notes.append(f"{group.label}: the published figure is for T = {row.published.timesteps}")
     if row.published and row.published.note:
