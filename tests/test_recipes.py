@@ -43,6 +43,7 @@ def test_every_recipe_runs_its_smoke_size_to_the_end(name: str, tmp_path: Path) 
         ("method.alpha=1", "unknown recipe key 'method.alpha'"),
         ("method.name=sakdd", "unknown method 'sakdd'; did you mean 'sakd'"),
         ("student.model=resnet-18", "unknown model 'resnet-18'; did you mean 'resnet18'"),
+        ("student={model: vit-tiny}", "model vit-tiny is an ANN only; take spikformer-tiny as the spiking network"),
         ("timesteps=0", "recipe key 'timesteps'"),
         ("timesteps=two", "recipe key 'timesteps'"),
         ("epochs=2.5", "recipe key 'epochs'"),

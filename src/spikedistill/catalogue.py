@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 def _models() -> dict[str, str]:
     from spikedistill.models import list_models
-    from spikedistill.models.registry import options_of
+    from spikedistill.models.registry import ANN_ONLY, options_of
 
-    return {name: ", ".join(sorted(options_of(name))) for name in list_models()}
+    sides = {name: f" (an ANN only; its spiking side is {side})" for name, side in ANN_ONLY.items()}
+    return {name: ", ".join(sorted(options_of(name))) + sides.get(name, "") for name in list_models(ann_only=True)}
 
 
 def _methods() -> dict[str, str]:

@@ -19,6 +19,7 @@ SMALL: dict[str, dict[str, int]] = {
     "vgg13": {"image_size": SIDE},
     "vgg16": {"image_size": SIDE},
     "spikformer-tiny": {"width": 16, "depth": 2, "heads": 2},
+    "vit-tiny": {"depth": 3, "heads": 2, "image_size": SIDE},
 }
 
 Build = Callable[..., Network]

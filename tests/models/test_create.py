@@ -11,7 +11,7 @@ from spikedistill.models.features import taps
 from spikedistill.models.registry import options_of
 
 SIDE, CHANNELS, CLASSES, BATCH = 16, 3, 10, 6  # of ``small``
-STEMMED = [name for name in list_models() if "stem" in options_of(name)]
+STEMMED = [name for name in list_models(ann_only=True) if "stem" in options_of(name)]
 
 
 @pytest.mark.parametrize("name", STEMMED)
@@ -26,8 +26,8 @@ def test_both_stems(name, small):
 
 
 def test_most_networks_have_a_stem_and_all_have_a_width():
-    assert set(list_models()) - set(STEMMED) == {"2conv", "lenet5"}
-    assert all("width" in options_of(name) for name in list_models())
+    assert set(list_models(ann_only=True)) - set(STEMMED) == {"2conv", "lenet5", "vit-tiny"}
+    assert all("width" in options_of(name) for name in list_models(ann_only=True))
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,15 @@ from torch.nn import functional
 from spikedistill import PLIF, Network, UserError, create_model, list_models
 from spikedistill.models.activation import Spike, layers_of
 from spikedistill.models.features import Taps, taps
-from spikedistill.models.registry import MODELS, RESNETS, VARIANTS
+from spikedistill.models.registry import ANN_ONLY, MODELS, RESNETS, VARIANTS
 
-EVERY = pytest.mark.parametrize("name", list_models())
+EVERY = pytest.mark.parametrize("name", list_models(ann_only=True))
+EVERY_SPIKING = pytest.mark.parametrize("name", list_models())
+BOTH = [
+    (name, spiking)
+    for name in list_models(ann_only=True)
+    for spiking in ((False,) if name in ANN_ONLY else (False, True))
+]
 
 
 def trained_a_little(network: Network, images: torch.Tensor) -> Network:
@@ -29,12 +35,43 @@ def test_every_name_of_the_papers_is_there():
     published |= {f"vgg{depth}" for depth in (11, 13, 16)}
     published |= {f"{prefix}resnet{depth}" for prefix in ("", "sew-", "ms-") for depth in (18, 34, 50, 101, 152)}
     published |= {f"resnet{depth}" for depth in (14, 19, 20)}
-    assert published <= set(list_models())
+    assert published <= set(list_models(ann_only=True))
     assert {prefix + name for prefix in VARIANTS for name in RESNETS} <= set(MODELS)
 
 
-@EVERY
-@pytest.mark.parametrize("spiking", [False, True], ids=["ann", "snn"])
+def test_ann_only_networks_are_listed_and_refuse_to_be_spiking():
+    """They are left out of the loops over SNNs below: few, named, and each with a spiking side that is there."""
+    assert ANN_ONLY == {"vit-tiny": "spikformer-tiny"}
+    assert set(list_models(ann_only=True)) - set(list_models()) == set(ANN_ONLY)
+    for name, side in ANN_ONLY.items():
+        assert side in list_models()
+        with pytest.raises(UserError) as refused:
+            create_model(name, num_classes=2, in_channels=1, spiking=True)
+        assert str(refused.value) == (
+            f"model {name} is an ANN only; take {side} as the spiking network and {name} as its teacher"
+        )
+
+
+@pytest.mark.parametrize("name", ANN_ONLY)
+@pytest.mark.parametrize("points", ["stages", "blocks"])
+def test_features_of_an_ann_alone_are_maps(name, points, small, images):
+    ann = small(name)
+    paths = getattr(ann, points)
+    assert list(ann.stages) == [f"stage{i}" for i in range(1, len(ann.stages) + 1)]
+    assert {path.split(".")[0] for path in ann.blocks} == set(ann.stages)
+    for stage, path in ann.stages.items():
+        assert [end for block, end in ann.blocks.items() if block.startswith(f"{stage}.")][-1] == path
+    with torch.no_grad(), taps(ann, paths, "before") as before, taps(ann, paths, "after") as after:
+        ann(images)
+        entered, left = before.take(), after.take()
+    assert set(entered) == set(left) == set(paths)
+    for feature, path in paths.items():
+        assert left[feature].dim() == 4, "a feature has a map"
+        assert left[feature].shape[0] == len(images)
+        torch.testing.assert_close(ann.get_submodule(path)(entered[feature]), left[feature], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("name", "spiking"), BOTH, ids=lambda value: {True: "snn", False: "ann"}.get(value, value))
 def test_trains(name, spiking, small, images):
     network = small(name, spiking=spiking)
     logits = network(images)
@@ -46,7 +83,7 @@ def test_trains(name, spiking, small, images):
         assert parameter.grad.abs().sum() > 0, key
 
 
-@EVERY
+@EVERY_SPIKING
 def test_twins_share_keys_and_shapes(name, small, images):
     ann, snn = small(name), small(name, spiking=True)
     trained_a_little(ann, images)
@@ -59,7 +96,7 @@ def test_twins_share_keys_and_shapes(name, small, images):
     assert not any(isinstance(module, nn.ReLU) for module in snn.modules())
 
 
-@EVERY
+@EVERY_SPIKING
 def test_time(name, small, images):
     snn = trained_a_little(small(name, spiking=True, timesteps=2), images)
     with torch.no_grad():
@@ -92,7 +129,7 @@ def test_an_ann_takes_the_mean_of_a_sequence(name, small, images):
         ann.timesteps = 2
 
 
-@EVERY
+@EVERY_SPIKING
 def test_direct_coding_computes_the_stem_once(name, small, images):
     snn = small(name, spiking=True, timesteps=3)
     convolutions = [module for module in snn.modules() if isinstance(module, nn.Conv2d)]
@@ -105,7 +142,7 @@ def test_direct_coding_computes_the_stem_once(name, small, images):
     assert snn.encoder is next(iter(layers_of(snn).values()))
 
 
-@EVERY
+@EVERY_SPIKING
 @pytest.mark.parametrize("points", ["stages", "blocks"])
 def test_features_are_what_enters_and_leaves_an_activation(name, points, small, images):
     snn = trained_a_little(small(name, spiking=True), images)
@@ -133,7 +170,7 @@ def test_features_are_what_enters_and_leaves_an_activation(name, points, small, 
             after.take()
 
 
-@EVERY
+@EVERY_SPIKING
 def test_a_copy_is_its_own(name, small, images):
     snn = trained_a_little(small(name, spiking=True, timesteps=2), images)
     tap = Taps(snn, {"last": list(snn.stages.values())[-1]}, "after")
@@ -171,7 +208,7 @@ def test_wrong_images_are_refused(name, small, images):
         assert network(images[..., :13, :]).shape == (6, 10)
 
 
-@EVERY
+@EVERY_SPIKING
 def test_neurons_are_copies_of_the_template(name):
     neuron = PLIF(decay=0.25)
     with torch.device("meta"):

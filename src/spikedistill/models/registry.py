@@ -20,6 +20,7 @@ from spikedistill.models.resnet import BasicBlock, Bottleneck, ResNet, SewBasicB
 from spikedistill.models.small import LeNet5, TwoConv
 from spikedistill.models.spikformer import Spikformer
 from spikedistill.models.vgg import LAYOUTS, VGG
+from spikedistill.models.vit import ViT
 from spikedistill.spiking import LIF
 
 
@@ -125,13 +126,21 @@ MODELS: dict[str, Callable[..., Network]] = {
     "wrn28-4": _preact(4, widen=4),
     "pyramidnet18": PyramidNet,
     "spikformer-tiny": Spikformer,
+    "vit-tiny": ViT,
     "elastic-resnet": elastic_resnet,
 }
 
+ANN_ONLY: dict[str, str] = {"vit-tiny": "spikformer-tiny"}
+"""Networks without a spiking twin, each with the spiking network that it is the ANN side of."""
 
-def list_models() -> list[str]:
-    """The names that ``create_model`` accepts, sorted."""
-    return sorted(MODELS)
+
+def list_models(ann_only: bool = False) -> list[str]:
+    """The names of the networks that ``create_model`` builds as ANNs and as SNNs, sorted.
+
+    Args:
+        ann_only: those that it builds as ANNs only, too; they teach.
+    """
+    return sorted(name for name in MODELS if ann_only or name not in ANN_ONLY)
 
 
 def options_of(name: str) -> dict[str, inspect.Parameter]:
@@ -161,8 +170,10 @@ def create_model(
 ) -> Network:
     """Builds a registered network, as an ANN or as its spiking twin (same state-dict keys and shapes).
 
+    A few networks are ANNs only, which teach (``list_models(ann_only=True)`` has them, too).
+
     Args:
-        name: one of ``list_models()``.
+        name: one of ``list_models(ann_only=True)``.
         num_classes: K, the number of logits.
         in_channels: C of the images.
         spiking: build the SNN.
@@ -173,13 +184,17 @@ def create_model(
             neurons fire, and a logit is a spike count divided by T, KDSNN algorithm 1).
 
     Raises:
-        UserError: unknown name or option, or a value out of range.
+        UserError: unknown name or option, a value out of range, or an ANN without a spiking twin asked to be spiking.
     """
     if name.startswith(PREFIX):
         raise UserError(
             f"'{name}' is a teacher's name in a recipe; make it with timm itself, and spiking with sd.spikify"
         )
     accepted = options_of(name)
+    if spiking and name in ANN_ONLY:
+        raise UserError(
+            f"model {name} is an ANN only; take {ANN_ONLY[name]} as the spiking network and {name} as its teacher"
+        )
     for key in options:
         if key not in accepted:
             raise unknown(f"option of model {name}", key, list(accepted))

@@ -13,6 +13,10 @@ Deviations: the paper scales attention by 0.125 and halves the threshold of the 
 neurons that halve their input; at the firing rates of this project's LIF that activation would always fire. Here
 attention is the mean over tokens and a BatchNorm stands before the activation, in ANN and SNN alike. Layers in front of
 a BatchNorm have no bias.
+
+There are two ANN sides. This network with ReLUs has the same weights, layer by layer, and every method takes it. An
+ordinary Vision Transformer (``vit-tiny``: softmax, LayerNorm, GELU) names its features alike and teaches through its
+answers or features; no weights of it can be taken over.
 """
 
 from __future__ import annotations
