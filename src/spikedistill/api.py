@@ -108,6 +108,11 @@ def distill(
     content["neuron"] = _neuron(student)
     content["encoding"] = _encoding(student)
     recipe = parse({key: value for key, value in content.items() if value is not None}, "the arguments of distill")
+    if timesteps is None and recipe.spiking_student():
+        raise UserError(
+            f"method '{recipe.method['name']}' trains a spiking network, and the student, a {type(student).__name__}, "
+            "has no timesteps; make it spiking first: sd.spikify(network, timesteps=4, example_input=images)"
+        )
     refuse_occupied(folder, resume)
     data = _open(train, test, validation, seed, classes, workers, augment, recipe.data)
     student.cpu()  # shapes are found out here; where it is trained is the recipe's affair
@@ -199,9 +204,13 @@ def _open(
 
 def _neuron(student: nn.Module) -> dict[str, Any] | None:
     from spikedistill.models.activation import layers_of
+    from spikedistill.spiking import LIF
 
     for layer in layers_of(student).values():
-        return layer.neuron.settings()
+        settings = layer.neuron.settings()
+        # Left out where it is the surrogate's own, as recipes leave it out: these are the same settings.
+        usual = LIF(surrogate=str(settings["surrogate"])).settings()["width"]
+        return settings | {"width": None if settings["width"] == usual else settings["width"]}
     return None
 
 

@@ -13,6 +13,7 @@ from spikedistill.data import DataInfo
 from spikedistill.documents import first_line, read_yaml
 from spikedistill.errors import UserError
 from spikedistill.models import Network, create_model
+from spikedistill.models.activation import layers_of
 from spikedistill.models.elsewhere import PREFIX, from_timm
 from spikedistill.models.registry import options_of
 from spikedistill.models.rescale import Normalisation, see_as
@@ -89,7 +90,8 @@ def load_run(folder: Path, network: nn.Module | None = None) -> nn.Module:
         network: the architecture, for a run on a network of the user's own; its weights are replaced.
 
     Raises:
-        UserError: not a run folder, an unfinished run, weights that do not fit, or an ANN for a spiking network's.
+        UserError: not a run folder, an unfinished run, weights that do not fit, or an ANN or other neurons for a
+            spiking network's.
     """
     recipe = read_config(folder)
     if not (folder / STUDENT).is_file():
@@ -108,8 +110,22 @@ def load_run(folder: Path, network: nn.Module | None = None) -> nn.Module:
             f"'{folder}' was trained as a spiking network, and the {name_of(network)} given is none; pass its "
             "spiking twin: load(folder, network=sd.spikify(network, ...))"
         )
+    _check_neuron(network, recipe, folder)
     load_state(network, read_state(folder / STUDENT), f"'{folder / STUDENT}'")
     return network.eval()
+
+
+def _check_neuron(network: nn.Module, recipe: Recipe, folder: Path) -> None:
+    """Refuses other neurons than those of the training: the weights would fit, and the answers be others."""
+    theirs = LIF(**recipe.neuron.model_dump()).settings()
+    for layer in list(layers_of(network).values())[:1]:
+        for key, ours in layer.neuron.settings().items():
+            learned = key == "decay" and theirs["learn_decay"]
+            if ours != theirs[key] and not learned:
+                raise UserError(
+                    f"'{folder}' was trained with neurons of {key}={theirs[key]}, and those of the network given have "
+                    f"{key}={ours}; make it with those: neuron=sd.LIF({key}={theirs[key]!r}, ...)"
+                )
 
 
 def _was_spiking(folder: Path, recipe: Recipe) -> bool:

@@ -22,6 +22,7 @@ from spikedistill.evaluation.robustness import NOISES, noises_for, parse_noise, 
 from spikedistill.finishing import EVALUATION_BATCH
 from spikedistill.models.network import checked_timesteps
 from spikedistill.recipe import Recipe
+from spikedistill.report.evaluation import parse_evaluation
 from spikedistill.runfolder import read_json, write_json
 
 ROBUSTNESS, LATENCY = "robustness.json", "latency.json"
@@ -110,8 +111,24 @@ def open_run(
         settings = replace(settings, frames=checked_timesteps(frames))
     recipe = recipe.model_copy(update={"data": settings})
     data = _as_trained(open_data(settings, recipe.seed), recipe)
+    _check_classes(folder, data)
     device = at_hand(recipe.device)
     return Opened(folder, recipe, network.to(device), data, device, images if settings.streaming else None)
+
+
+def _check_classes(folder: Path, data: Data) -> None:
+    """Refuses data of other classes, or of the same in another order, than the run was trained on."""
+    file = folder / "evaluation.json"
+    trained = parse_evaluation(read_json(file), f"'{file}'").classes if file.is_file() else ()
+    if trained and tuple(trained) != tuple(data.info.classes):
+        raise UserError(
+            f"'{folder}' was trained on the classes {_listed(trained)}, and the data here have "
+            f"{_listed(data.info.classes)}; give data of those, in that order"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _as_trained(data: Data, recipe: Recipe) -> Data:

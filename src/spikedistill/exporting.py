@@ -125,6 +125,11 @@ def export_run(
         )
     if not recipe.spiking_student():
         raise UserError(f"'{folder}' holds an ANN, and a file for chips needs a spiking network: distil one from it")
+    for other in FORMATS:
+        if out is not None and other != kind and out.suffix == f".{other}":
+            raise UserError(
+                f"'{out}' is named like a file of format {other}, and would be {kind}; add --format {other}"
+            )
     path = check_writable(out if out is not None else folder / f"student.{kind}")
     FORMATS[kind].require()
     opened = open_run(folder, data_path, images)
@@ -148,7 +153,7 @@ def _export(
     from spikedistill.models.twin import name_of
     from spikedistill.runfolder import state_bytes
 
-    known = _known(Path(run)) if run is not None else {}
+    known = _known(Path(run), network) if run is not None else {}
     timesteps = getattr(network, "timesteps", None)
     settings = getattr(network, "settings", None) or {}
     if dt is not None and not dt > 0.0:
@@ -176,13 +181,28 @@ def _encoding(network: nn.Module, images: Tensor) -> str:
     return "direct" if encoding is None else type(encoding).__name__.removesuffix("Encoding").lower()
 
 
-def _known(folder: Path) -> dict[str, Any]:
-    """What a run folder tells about its network."""
+def _known(folder: Path, network: nn.Module) -> dict[str, Any]:
+    """What a run folder tells about its network.
+
+    Raises:
+        UserError: the network has other weights than the run's.
+    """
     from spikedistill.build import read_config
     from spikedistill.report.evaluation import parse_evaluation
-    from spikedistill.runfolder import read_json
+    from spikedistill.runfolder import STUDENT, read_json, read_state
 
     recipe, summary = read_config(folder), read_json(folder / "summary.json")
+    own = network.state_dict()
+    for key, value in read_state(folder / STUDENT).items():
+        if key not in own or own[key].shape != value.shape or not bool((own[key].cpu() == value).all()):
+            raise UserError(
+                f"the network is not that of run='{folder}': '{key}' differs; give sd.load('{folder}'), or leave run= "
+                "out, as what the run's files say is not true of this one"
+            )
+    timesteps = getattr(network, "timesteps", None)
+    if timesteps != summary.get("timesteps"):  # the summary's figures are not of this T
+        per_timestep = summary.get("accuracy_per_timestep") or {}
+        summary = summary | {"student_accuracy": per_timestep.get(str(timesteps)), "firing_rate": None}
     mean, std = recipe.normalisation or (None, None)
     file = folder / "evaluation.json"
     classes = parse_evaluation(read_json(file), f"'{file}'").classes if file.is_file() else ()

@@ -32,7 +32,8 @@ from spikedistill.engine.sharding import Sharded
 from spikedistill.errors import UserError
 from spikedistill.finishing import SUMMARY, Finish, validation_part
 from spikedistill.methods import Method
-from spikedistill.models.fuse import channels_last, optimise, restore
+from spikedistill.methods.base import seen_by
+from spikedistill.models.fuse import channels_last, channels_last_if_taken, optimise, restore
 from spikedistill.models.syncnorm import separate, synchronise
 from spikedistill.recipe import Recipe
 from spikedistill.report import write_run_report
@@ -250,12 +251,15 @@ def _method(parts: Parts, teacher: nn.Module | None, fabric: Fabric) -> Method:
     if not alone:
         synchronise(method)
         torch.manual_seed(recipe.seed + 1 + fabric.global_rank)  # what is drawn in training differs by process
-    if fabric.device.type == "cpu":
-        if teacher is not None:
-            channels_last(teacher)
+    on_cpu = fabric.device.type == "cpu"
+    if on_cpu:
         keep_freed_memory()
     else:  # analogue networks too: in bfloat16 a GPU convolves nothing else without transposing it first
         channels_last(method)
+    with compiling.choose("plain"):
+        for network in (teacher, None if on_cpu else method.student):
+            if network is not None:
+                channels_last_if_taken(network, seen_by(network, example))
     return method
 
 

@@ -26,7 +26,7 @@ from spikedistill.engine.progress import Bar, Reporter
 from spikedistill.engine.sharding import Whole
 from spikedistill.engine.stopping import Stop
 from spikedistill.errors import Stopped, TrainingFailed, UserError
-from spikedistill.methods.base import Method, Progress
+from spikedistill.methods.base import Method, Progress, check_answer
 from spikedistill.spiking.joining import teach_inductor
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Trainer:
             gradients=getattr(fabric.strategy.precision, "scaler", None) is None,
             known_to_all=self.weights.known_to_all,
         )
-        self.spoiled = False
+        self.spoiled = self.checked = False
         self.activity = Activity()
 
     def resume(self) -> bool:
@@ -299,7 +299,11 @@ class Trainer:
         inputs = (images, labels, Progress(position.epoch, settings.epochs))
         self.watch.before()
         with self.fabric.no_backward_sync(self.model, enabled=not (update or self.weights.each_batch)):
-            logits, losses = self.step_model(*inputs)
+            answer = self.step_model(*inputs)
+            if not self.checked:
+                check_answer(self.method, answer, labels)
+                self.checked = True
+            logits, losses = answer
             loss = torch.stack(list(losses.values())).sum()
             self.fabric.backward(loss / self._group())
         if update:

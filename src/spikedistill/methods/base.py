@@ -159,6 +159,25 @@ class Method(nn.Module):
         return self
 
 
+def check_answer(method: Method, answer: Any, labels: Tensor) -> None:
+    """Refuses what ``forward`` must not return, before it is taken for logits and losses.
+
+    Raises:
+        UserError: no pair of logits ``[B, K]`` and named scalar tensors.
+    """
+    asked = f"{type(method).__name__}.forward must return logits [B, K] and a dict of scalar loss tensors"
+    if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict) and answer[1]):
+        raise UserError(f"{asked}, not {type(answer).__name__}")
+    logits, losses = answer
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(labels):
+        shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(f"{asked}; its logits are {shape} for {len(labels)} images")
+    for name, loss in losses.items():
+        if not isinstance(loss, Tensor) or loss.dim():
+            found = f"a tensor {list(loss.shape)}" if isinstance(loss, Tensor) else f"the {type(loss).__name__} {loss}"
+            raise UserError(f"{asked}; its loss '{name}' is {found}")
+
+
 def seen_by(network: nn.Module, images: Tensor) -> Tensor:
     """What a network is given of a batch: an ANN sees a sequence ``[T, B, C, H, W]`` averaged over time."""
     is_ann = getattr(network, "timesteps", None) is None

@@ -21,6 +21,7 @@ from spikedistill.models.rebuild import (
     call_plain,
     call_spike,
     check_sound,
+    for_any_layout,
     has_effect,
     input_of,
     name_of,
@@ -89,6 +90,7 @@ def assemble(network: nn.Module, graphs: Mapping[bool, fx.Graph], traced_on: nn.
     for graph in graphs.values():
         parts.keep_constants(graph, traced_on)
         parts.unseen += without_writes(graph, body.get_submodule)
+        for_any_layout(graph)
         spell(graph, parts.modules)
         parts.look(graph)
     parts.count()

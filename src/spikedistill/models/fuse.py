@@ -212,6 +212,26 @@ def channels_last(network: nn.Module) -> nn.Module:
     return network
 
 
+@torch.no_grad()
+def channels_last_if_taken(network: nn.Module, example: Tensor) -> None:
+    """``channels_last``, taken back where the network then fails: its code may ask for a layout, as ``x.view`` does.
+
+    Args:
+        network: as somebody wrote it.
+        example: images that it takes.
+    """
+    channels_last(network)
+    training = network.training
+    try:
+        network.eval()(example)
+    except RuntimeError:
+        for module in network.modules():
+            if type(module) is nn.Conv2d:
+                module.weight.data = module.weight.data.clone(memory_format=torch.contiguous_format)
+    finally:
+        network.train(training)
+
+
 def channels_last_inputs(network: nn.Module) -> nn.Module:
     """Has convolutions lay their input out channels-last, for weights that cannot be; returns the network."""
     for module in network.modules():

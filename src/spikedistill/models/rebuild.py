@@ -30,6 +30,9 @@ NOISE = ("bernoulli", "bernoulli_", "uniform_", "normal_", "exponential_", "rand
 """Steps that draw random numbers. Where they have a batch dimension, the numbers are the same at every timestep."""
 
 
+_VIEWS = {"view": "reshape", "view_as": "reshape_as"}
+
+
 def input_of(node: fx.Node) -> fx.Node | None:
     """The tensor that a step is about: its first argument."""
     first = node.args[0] if node.args else node.kwargs.get("input")
@@ -90,6 +93,14 @@ def without_writes(graph: fx.Graph, module_of: Callable[[str], nn.Module]) -> li
     graph.eliminate_dead_code(has_effect)
     left = set(graph.nodes)
     return [place for node, place in written.items() if node not in left]
+
+
+def for_any_layout(graph: fx.Graph) -> None:
+    """Makes ``reshape`` of ``view``, which would ask for a layout in memory: here feature maps may be channels-last."""
+    for node in graph.nodes:
+        shaped = node.op == "call_method" and node.target in _VIEWS and not node.kwargs
+        if shaped and not isinstance(node.args[-1], torch.dtype):
+            node.target = _VIEWS[str(node.target)]
 
 
 def _writes(node: fx.Node, module_of: Callable[[str], nn.Module]) -> bool:

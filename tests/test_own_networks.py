@@ -1,0 +1,181 @@
+"""Networks and methods of a user's own: what they may do, and what is said before it does harm."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+import spikedistill as sd
+from spikedistill.errors import UserError
+from spikedistill.evaluate import open_run
+from spikedistill.exporting import export_run
+from spikedistill.methods import METHODS, Method
+from spikedistill.models.fuse import channels_last_if_taken
+from spikedistill.recipebook import read_recipe
+from spikedistill.run import train
+
+QUICK = {"epochs": 1, "device": "cpu", "verbose": False}
+EXAMPLE = torch.zeros(2, 1, 8, 8)
+
+
+class Viewing(nn.Module):
+    """Flattens with ``view``, which needs a layout in memory, as many networks do."""
+
+    def __init__(self, width: int = 6) -> None:
+        super().__init__()
+        self.c1, self.c2 = nn.Conv2d(1, width, 3, padding=1), nn.Conv2d(width, 16, 3, padding=1)
+        self.fc = nn.Linear(16 * 2 * 2, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.c1(x)), 2)
+        x = F.max_pool2d(F.relu(self.c2(x)), 2)
+        return self.fc(x.view(-1, 16 * 2 * 2))
+
+
+class Untraceable(Viewing):
+    """One that cannot be traced, so that it teaches as it was written."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (1.0 if float(x.detach().sum()) == float(x.detach().sum()) else 2.0)
+
+
+@pytest.mark.parametrize("kind", [Viewing, Untraceable])
+def test_a_network_that_flattens_by_view_teaches_and_is_taught(kind: type[nn.Module], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    snn = sd.spikify(Viewing(), timesteps=2, neuron=sd.LIF(), example_input=EXAMPLE)
+    run = sd.distill(kind(), snn, "digits", method="kdsnn-response", out=tmp_path / "run", **QUICK)
+    images = torch.rand(3, 1, 8, 8)
+    loaded = sd.load(
+        tmp_path / "run", network=sd.spikify(Viewing(), timesteps=2, neuron=sd.LIF(), example_input=EXAMPLE)
+    )
+    assert torch.allclose(run.student(images), loaded(images), atol=1e-5)
+
+
+def test_a_layout_that_a_network_cannot_take_is_taken_back() -> None:
+    network, images = Untraceable(), torch.rand(2, 1, 8, 8)
+    expected = network(images)
+    channels_last_if_taken(network, images)
+    assert torch.equal(network(images), expected)
+    assert network.c2.weight.is_contiguous()
+    flattening = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    channels_last_if_taken(flattening, torch.rand(2, 3, 8, 8))
+    assert flattening[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_student_without_neurons_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"'sakd' trains a spiking network, and the student, a Viewing, has no timesteps"
+    ):
+        sd.distill(Viewing(), Viewing(), "digits", method="sakd", out=tmp_path / "run", **QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on a network of somebody's own."""
+    folder = tmp_path_factory.mktemp("own") / "run"
+    sd.distill(None, twin(), "digits", method="snn", out=folder, **QUICK)
+    return folder
+
+
+def twin(**neuron) -> nn.Module:
+    torch.manual_seed(1)
+    return sd.spikify(Viewing(), timesteps=2, neuron=sd.LIF(**neuron), example_input=EXAMPLE)
+
+
+@pytest.mark.parametrize("neuron", [{"decay": 0.9}, {"threshold": 5.0}, {"reset": "soft"}])
+def test_other_neurons_than_the_weights_were_trained_with_are_refused(trained: Path, neuron: dict) -> None:
+    (key,) = neuron
+    with pytest.raises(UserError, match=rf"was trained with neurons of {key}=.*, and those of the network given have"):
+        sd.load(trained, network=twin(**neuron))
+    assert sd.load(trained, network=twin())(EXAMPLE).shape == (2, 10)
+
+
+def test_a_recipe_and_a_network_say_the_same_of_a_neuron(trained: Path) -> None:
+    """Or runs from the command line and from Python would be of two kinds in a table."""
+    assert "width: null" in (trained / "config.yaml").read_text()
+
+
+def test_a_card_speaks_of_the_network_that_is_exported(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nir")
+    images, snn = torch.rand(4, 1, 8, 8), sd.load(trained, network=twin())
+    summary = (trained / "summary.json").read_text()
+    with pytest.raises(UserError, match=r"the network is not that of run=.*: 'c1.bias' differs"):
+        sd.export_nir(twin(), tmp_path / "fresh.nir", images, run=trained)
+    snn.timesteps = 1
+    card = Path(f"{sd.export_nir(snn, tmp_path / 'one.nir', images, run=trained).path}.md").read_text()
+    assert "| timesteps | 1 |" in card
+    first = json.loads(summary)["accuracy_per_timestep"]["1"]
+    assert f"| accuracy | {first:.2f} %" in card
+    snn.timesteps = 8
+    card = Path(f"{sd.export_nir(snn, tmp_path / 'eight.nir', images, run=trained).path}.md").read_text()
+    assert "| accuracy | not known to the exporter" in card
+
+
+def pictures(folder: Path, classes: tuple[str, ...]) -> Path:
+    for part in ("train", "test"):
+        for number, name in enumerate(classes):
+            place = folder / part / name
+            place.mkdir(parents=True)
+            for index in range(4):
+                Image.new("L", (8, 8), 20 * number + index).save(place / f"{index}.png")
+    return folder
+
+
+def test_data_of_other_classes_are_refused(tmp_path: Path) -> None:
+    here = pictures(tmp_path / "here", ("ant", "bee", "cat"))
+    snn = sd.create_model("2conv", num_classes=3, in_channels=1, image_size=8, width=4, spiking=True, timesteps=2)
+    folder = tmp_path / "run"
+    sd.distill(None, snn, str(here), method="snn", out=folder, validation=0.0, **QUICK)
+    assert open_run(folder).count == 12
+    moved = tmp_path / "moved"
+    shutil.copytree(here, moved)
+    assert open_run(folder, str(moved)).count == 12
+    for classes in (("ant", "bee"), ("bee", "cat", "dog")):
+        other = pictures(tmp_path / "-".join(classes), classes)
+        with pytest.raises(UserError, match=r"was trained on the classes ant, bee, cat, and the data here have"):
+            open_run(folder, str(other))
+
+
+class _Wrong(Method):
+    answer = staticmethod(lambda logits, loss: logits)
+
+    def forward(self, images, labels, progress):
+        logits = self.student(images)
+        return type(self).answer(logits, F.cross_entropy(logits, labels))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda logits, loss: loss, "not Tensor"),
+        (lambda logits, loss: (logits[None], {"task": loss}), r"its logits are \[1, 64, 10\] for 64 images"),
+        (lambda logits, loss: (logits, {"task": loss, "zero": 0.0}), "its loss 'zero' is the float 0.0"),
+        (lambda logits, loss: (logits, {"task": loss.expand(3)}), r"its loss 'task' is a tensor \[3\]"),
+        (lambda logits, loss: (logits, {}), "not tuple"),
+    ],
+)
+def test_what_a_method_must_return_is_said(answer, said: str, tmp_path: Path, monkeypatch) -> None:
+    class Wrong(_Wrong):
+        pass
+
+    Wrong.answer = staticmethod(answer)
+    monkeypatch.setitem(METHODS, "wrong", Wrong)
+    snn = sd.create_model("2conv", num_classes=10, in_channels=1, image_size=8, width=4, spiking=True, timesteps=2)
+    teacher = sd.create_model("2conv", num_classes=10, in_channels=1, image_size=8, width=4)
+    with pytest.raises(UserError, match=f"Wrong.forward must return logits .*{said}"):
+        sd.distill(teacher, snn, "digits", method="wrong", out=tmp_path / "run", batch_size=64, **QUICK)
+
+
+def test_a_file_is_what_its_name_says(tmp_path: Path) -> None:
+    run = train(read_recipe("digits-2conv-snn", [f"out={tmp_path / 'run'}"], smoke=True), verbose=False)
+    with pytest.raises(UserError, match="named like a file of format onnx, and would be nir; add --format onnx"):
+        export_run(run.folder, "nir", tmp_path / "x.onnx")
+    assert not (tmp_path / "x.onnx").exists()
