@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import spikedistill as sd
+
 
 def spikedistill(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "spikedistill", *map(str, arguments)]
@@ -34,6 +36,11 @@ def test_eval_prints_what_the_summary_says(run_folder: Path) -> None:
     assert list(result["accuracy_per_timestep"]) == ["1", "2"]
     one = json.loads(spikedistill("eval", run_folder, "--timesteps", 1, "--json").stdout)
     assert one["accuracy"] == result["accuracy_per_timestep"]["1"]
+
+
+def test_it_says_its_version_and_helps_in_short_too() -> None:
+    assert spikedistill("--version").stdout == f"spikedistill {sd.__version__}\n"
+    assert spikedistill("eval", "-h").stdout == spikedistill("eval", "--help").stdout
 
 
 def test_table_and_report_read_the_run(run_folder: Path, tmp_path: Path) -> None:

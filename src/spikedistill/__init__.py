@@ -3,7 +3,7 @@
 __version__ = "0.1.0"
 
 from spikedistill.api import distill, list_recipes, load
-from spikedistill.errors import UserError
+from spikedistill.errors import TrainingFailed, UserError
 from spikedistill.evaluation.energy import energy
 from spikedistill.exporting import export_nir, export_onnx, read_nir
 from spikedistill.methods import list_methods
@@ -17,6 +17,7 @@ __all__ = [
     "LIF",
     "PLIF",
     "Network",
+    "TrainingFailed",
     "UserError",
     "adopt",
     "create_model",

@@ -74,6 +74,7 @@ def distill(
 
     Raises:
         UserError: an argument that cannot be used; the sentence says which and what would do.
+        TrainingFailed: a loss or gradient became NaN or infinite, or a file could not be written.
     """
     import copy
 

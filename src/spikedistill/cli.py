@@ -12,11 +12,11 @@ from spikedistill.exits import exiting
 
 app = typer.Typer(
     name="spikedistill",
-    help="Turn a trained neural network into a spiking one by letting it teach.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 
 SETTINGS = {"ignore_unknown_options": True}
@@ -27,6 +27,23 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 
 def _beside(line: str) -> None:
     typer.echo(line, err=True)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from spikedistill import __version__
+
+        typer.echo(f"spikedistill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Turn a trained neural network into a spiking one by letting it teach."""
 
 
 @app.command()

@@ -160,4 +160,5 @@ def test_curves_on_other_images_or_timesteps_are_left_out_and_named(make_run, tm
     put(make_run("twld", 0), "robustness.json", curve(100, 4))
     put(make_run("idsnn", 0), "robustness.json", curve(500, 2))
     shown = section(page(tmp_path), "robustness")
+    assert "Measured on 500 test images. Left out of " in shown
     assert "as measured on other images or with another T: digits-2conv-idsnn, digits-2conv-twld." in shown

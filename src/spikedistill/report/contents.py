@@ -117,7 +117,7 @@ def alike(block: Block, file: str) -> tuple[list[Run], str]:
     """The block's runs whose ``file`` was measured with the T of training and on as many images as most of them were.
 
     Returns:
-        Those runs, and a line (HTML) that names the others; empty where there are none.
+        Those runs, and a line (HTML) that says on how many images, where that is known, and names the others.
     """
     runs = [run for row in block.table.rows for run in row.group.runs if file in run.measured]
     usual = Counter(str(run.measured[file].get("images")) for run in runs).most_common(1)
@@ -127,9 +127,11 @@ def alike(block: Block, file: str) -> tuple[list[Run], str]:
         if str(run.measured[file].get("images")) == usual[0][0]
         and run.measured[file].get("timesteps") in (None, run.timesteps)
     ]
+    told = [f"Measured on {usual[0][0]} test images."] if usual and usual[0][0] != "None" else []
     others = ", ".join(dict.fromkeys(run.name for run in runs if run not in same))
-    told = f"Left out of {file}'s charts, as measured on other images or with another T: {others}."
-    return same, f'<p class="note">{escape(told)}</p>' if others else ""
+    if others:
+        told.append(f"Left out of {file}'s charts, as measured on other images or with another T: {others}.")
+    return same, f'<p class="note">{escape(" ".join(told))}</p>' if told else ""
 
 
 def chart(drawn: str) -> str:
