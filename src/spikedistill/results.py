@@ -87,12 +87,13 @@ def record_experiment(folder: Path, results: Path) -> None:
 
 
 def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """A run's settings without where things lay; of a teacher's path the run's name stays."""
-    data, teacher = dict(config.get("data") or {}), config.get("teacher")
-    data["path"] = None
-    if teacher and teacher.get("path"):
-        teacher = teacher | {"path": Path(teacher["path"]).name}
-    return config | {"out": None, "data": data, "teacher": teacher}
+    """A run's settings without where things lay; of the paths of other runs their names stay."""
+    runs = {
+        key: config[key] | {"path": Path(config[key]["path"]).name}
+        for key in ("teacher", "init")
+        if (config.get(key) or {}).get("path")
+    }
+    return config | {"out": None, "data": {**(config.get("data") or {}), "path": None}, **runs}
 
 
 def write_page(results: Path) -> None:

@@ -22,13 +22,14 @@ def recipes(report: Report) -> Part:
 
 
 def command(run: Run) -> str:
-    """What makes the run again; what a record of it does not say, where data and teacher lie, is to be filled in."""
+    """What makes the run again; what a record of it does not say, where data and other runs lie, is to be filled in."""
     words = ["spikedistill train", shlex.quote(str(run.path / CONFIG)), "out=NEW_FOLDER"]
-    teacher = run.config.get("teacher")
     if run.recorded and not run.dataset.startswith("digits"):
         words.append("data.path=WHERE_THE_DATA_LIE")
-    if run.recorded and isinstance(teacher, dict) and teacher.get("path"):
-        words.append(f"teacher.path=RUN_OF/{shlex.quote(Path(str(teacher['path'])).name)}")
+    for key in ("teacher", "init") if run.recorded else ():
+        section = run.config.get(key)
+        if isinstance(section, dict) and section.get("path"):
+            words.append(f"{key}.path=RUN_OF/{shlex.quote(Path(str(section['path'])).name)}")
     return " ".join(words)
 
 
