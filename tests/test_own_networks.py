@@ -107,7 +107,7 @@ def test_a_card_speaks_of_the_network_that_is_exported(trained: Path, tmp_path: 
     pytest.importorskip("nir")
     images, snn = torch.rand(4, 1, 8, 8), sd.load(trained, network=twin())
     summary = (trained / "summary.json").read_text()
-    with pytest.raises(UserError, match=r"the network is not that of run=.*: 'c1.bias' differs"):
+    with pytest.raises(UserError, match=r"the network is not that of run=.*: 'c1.weight' differs"):
         sd.export_nir(twin(), tmp_path / "fresh.nir", images, run=trained)
     snn.timesteps = 1
     card = Path(f"{sd.export_nir(snn, tmp_path / 'one.nir', images, run=trained).path}.md").read_text()
@@ -117,6 +117,24 @@ def test_a_card_speaks_of_the_network_that_is_exported(trained: Path, tmp_path: 
     snn.timesteps = 8
     card = Path(f"{sd.export_nir(snn, tmp_path / 'eight.nir', images, run=trained).path}.md").read_text()
     assert "| accuracy | not known to the exporter" in card
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"student": None}, "student must be a network, an instance of torch.nn.Module, not None"),
+        ({"student": Viewing}, "not the class Viewing"),
+        ({"teacher": "runs/ann"}, r"not 'runs/ann'; a run folder's is sd.load\('runs/ann'\)"),
+        ({"teacher": nn.Conv2d(3, 10, 8)}, "the teacher does not take images of 1x8x8"),
+        ({"teacher": nn.Conv2d(1, 10, 8)}, "the teacher answers an image with a tensor of shape"),
+        ({"student": twin().requires_grad_(False)}, "no parameters that can be trained"),
+    ],
+)
+def test_what_cannot_be_taught_or_teach_is_refused_and_leaves_nothing(changed: dict, said: str, tmp_path: Path) -> None:
+    given = {"teacher": Viewing(), "student": twin()} | changed
+    with pytest.raises(UserError, match=said):
+        sd.distill(**given, train="digits", method="kdsnn-response", out=tmp_path / "run", **QUICK)
+    assert not (tmp_path / "run").exists()
 
 
 def pictures(folder: Path, classes: tuple[str, ...]) -> Path:
@@ -142,6 +160,19 @@ def test_data_of_other_classes_are_refused(tmp_path: Path) -> None:
         other = pictures(tmp_path / "-".join(classes), classes)
         with pytest.raises(UserError, match=r"was trained on the classes ant, bee, cat, and the data here have"):
             open_run(folder, str(other))
+
+
+def test_pictures_are_brought_to_one_size_from_python_too(tmp_path: Path) -> None:
+    here = pictures(tmp_path / "here", ("ant", "bee"))
+    Image.new("L", (20, 12)).save(here / "train" / "ant" / "odd.png")
+    snn = sd.create_model("2conv", num_classes=2, in_channels=1, image_size=8, width=4, spiking=True, timesteps=2)
+    quick = QUICK | {"method": "snn", "validation": 0.0}
+    with pytest.raises(UserError, match=r"set data\.size"):
+        sd.distill(None, snn, here, out=tmp_path / "run", **quick)
+    run = sd.distill(None, snn, {"path": str(here), "size": 8}, out=tmp_path / "run", **quick)
+    assert run.summary["train_images"] == 9
+    with pytest.raises(UserError, match=r"unknown recipe key 'data.sise'; did you mean 'size'"):
+        sd.distill(None, snn, {"path": str(here), "sise": 8}, out=tmp_path / "other", **quick)
 
 
 class _Wrong(Method):

@@ -47,8 +47,9 @@ def distill(
             without a teacher. It is copied and never changed. A method that trains both takes an untrained ANN (None:
             the student's twin).
         student: the SNN (``create_model(..., spiking=True)`` or ``spikify``); it is trained in place.
-        train: a map-style dataset of (image tensor ``[C, H, W]``, label), or a data set name or path as in recipes.
-            Items may be sequences ``[T, C, H, W]`` (event frames); the teacher then sees their mean over T.
+        train: a map-style dataset of (image tensor ``[C, H, W]``, label), or a data set name or path as in recipes, or
+            a dict of a recipe's section ``data`` (``{"path": "pictures", "size": 32}``). A dataset's items may be
+            sequences ``[T, C, H, W]`` (event frames); the teacher then sees their mean over T.
         test: the same for the test images; with a name or a path as ``train`` its own test part is used.
         method: a method's name, or a dict of ``name`` and its settings.
         epochs: passes over the training images.
@@ -86,6 +87,7 @@ def distill(
     from spikedistill.recipe import parse
     from spikedistill.run import execute, refuse_occupied
 
+    _check_networks(teacher, student)
     folder = Path(out)
     content: dict[str, Any] = {
         "name": folder.name,
@@ -119,7 +121,7 @@ def distill(
     student.cpu()  # shapes are found out here; where it is trained is the recipe's affair
     if timesteps is not None:
         check_frames(data.info, timesteps, "sequences of ")
-    _check_input(student, data)
+    _check_input(student, data, "student")
     recipe.normalisation = (data.info.mean, data.info.std)
     _check_encoding(student, data)
     if teacher is None and recipe.method_class().teacher_role == JOINT_TEACHER:
@@ -130,6 +132,8 @@ def distill(
             f"method '{recipe.method['name']}' with init '{recipe.init.kind}' needs a teacher; pass a trained ANN: "
             "teacher="
         )
+    if teacher is not None:
+        _check_input(teacher, data, "teacher")
     taught_by = with_features(copy.deepcopy(teacher).cpu(), data.info.shape) if teacher is not None else None
     source = open_source(recipe, student, taught_by)
     return execute(Parts(recipe, data, student, taught_by, source), resume=resume, verbose=verbose)
@@ -173,8 +177,10 @@ def _twin(student: nn.Module) -> nn.Module:
 
 def _data_section(train: Any, validation: float, augment: tuple[str, ...], workers: int) -> dict[str, Any]:
     section: dict[str, Any] = {"validation": validation, "augment": augment, "workers": workers}
-    if isinstance(train, str):
-        section |= {"path": train} if Path(train).exists() else {"name": train}
+    if isinstance(train, dict):
+        section |= train
+    elif isinstance(train, str | Path):
+        section |= {"path": str(train)} if Path(train).exists() else {"name": str(train)}
     else:
         section["name"] = "own"
     return section
@@ -192,11 +198,13 @@ def _open(
 ) -> Data:
     from spikedistill.data import from_datasets, open_data
 
-    if isinstance(train, str):
+    if isinstance(train, str | Path | dict):
         if test is not None and test != train:
-            raise UserError("with a data set name or path as train=, its own test part is used; leave test= out")
+            raise UserError(
+                "with a data set's name, path or section as train=, its own test part is used; leave test out"
+            )
         return open_data(settings, seed)
-    if test is None or isinstance(test, str):
+    if test is None or isinstance(test, str | Path | dict):
         raise UserError("with a Dataset as train=, test= must be a Dataset too")
     return from_datasets(
         train, test, validation=validation, seed=seed, classes=classes, workers=workers, augment=augment
@@ -247,24 +255,38 @@ def _check_encoding(student: nn.Module, data: Data) -> None:
             )
 
 
-def _check_input(student: nn.Module, data: Data) -> None:
+def _check_networks(teacher: Any, student: Any) -> None:
+    """Refuses what is no network, and a student of which nothing can be trained."""
+    from torch.nn import Module
+
+    for role, given in (("student", student), ("teacher", teacher)):
+        if isinstance(given, Module) or (given is None and role == "teacher"):
+            continue
+        remedy = f"; a run folder's is sd.load({str(given)!r})" if isinstance(given, str | Path) else ""
+        found = f"the class {given.__name__}" if isinstance(given, type) else repr(given)[:60]
+        raise UserError(f"{role} must be a network, an instance of torch.nn.Module, not {found}{remedy}")
+    if not any(parameter.requires_grad for parameter in student.parameters()):
+        raise UserError("the student has no parameters that can be trained; set student.requires_grad_(True)")
+
+
+def _check_input(network: nn.Module, data: Data, role: str) -> None:
     import torch
 
     from spikedistill.methods.base import answer_shape
 
     channels, height, width = data.info.shape
     try:
-        shape = answer_shape(student, torch.zeros(1, channels, height, width))
+        shape = answer_shape(network, torch.zeros(1, channels, height, width))
     except UserError:
         raise
     except RuntimeError as error:
         raise UserError(
-            f"the student does not take images of {channels}x{height}x{width}: {str(error).splitlines()[0]}"
+            f"the {role} does not take images of {channels}x{height}x{width}: {str(error).splitlines()[0]}"
         ) from None
     if len(shape) != 2:
         raise UserError(
-            f"the student answers an image with a tensor of shape {list(shape[1:])}; distill teaches classifiers, "
+            f"the {role} answers an image with a tensor of shape {list(shape[1:])}; distill teaches classifiers, "
             "whose answers are [B, K]"
         )
-    if shape[-1] != len(data.info.classes):
+    if role == "student" and shape[-1] != len(data.info.classes):
         raise UserError(f"the student answers with {shape[-1]} classes, the data have {len(data.info.classes)}")

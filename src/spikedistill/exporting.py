@@ -187,14 +187,17 @@ def _known(folder: Path, network: nn.Module) -> dict[str, Any]:
     Raises:
         UserError: the network has other weights than the run's.
     """
+    import torch
+
     from spikedistill.build import read_config
     from spikedistill.report.evaluation import parse_evaluation
     from spikedistill.runfolder import STUDENT, read_json, read_state
 
     recipe, summary = read_config(folder), read_json(folder / "summary.json")
-    own = network.state_dict()
-    for key, value in read_state(folder / STUDENT).items():
-        if key not in own or own[key].shape != value.shape or not bool((own[key].cpu() == value).all()):
+    own, trained = network.state_dict(), read_state(folder / STUDENT)
+    for key in dict.fromkeys([*own, *sorted(trained)]):
+        alike = key in own and key in trained and own[key].shape == trained[key].shape
+        if not (alike and torch.equal(own[key].cpu(), trained[key])):
             raise UserError(
                 f"the network is not that of run='{folder}': '{key}' differs; give sd.load('{folder}'), or leave run= "
                 "out, as what the run's files say is not true of this one"
