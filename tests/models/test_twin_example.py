@@ -27,5 +27,6 @@ def test_own_network(tmp_path: Path, monkeypatch, capsys):
     assert "energy of computation, SNN" in capsys.readouterr().out
     assert "MyNetwork (spikified)" in (tmp_path / "own_network.nir.md").read_text()
     images = torch.rand(2, 1, 8, 8)
-    again = sd.spikify(example.MyNetwork(1, 10), 4, example_input=images, calibration=images)
+    neuron = sd.IF(reset="soft", surrogate="arctan")
+    again = sd.spikify(example.MyNetwork(1, 10), 4, neuron, example_input=images, calibration=images)
     assert sd.load(tmp_path / "snn", network=again).timesteps == 4
