@@ -132,9 +132,11 @@ def distill(
             f"method '{recipe.method['name']}' with init '{recipe.init.kind}' needs a teacher; pass a trained ANN: "
             "teacher="
         )
+    taught_by = None
     if teacher is not None:
-        _check_input(teacher, data, "teacher")
-    taught_by = with_features(copy.deepcopy(teacher).cpu(), data.info.shape) if teacher is not None else None
+        taught_by = copy.deepcopy(teacher).cpu()  # it may be on a GPU
+        _check_input(taught_by, data, "teacher")
+        taught_by = with_features(taught_by, data.info.shape)
     source = open_source(recipe, student, taught_by)
     return execute(Parts(recipe, data, student, taught_by, source), resume=resume, verbose=verbose)
 

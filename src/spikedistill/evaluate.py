@@ -116,10 +116,15 @@ def open_run(
     return Opened(folder, recipe, network.to(device), data, device, images if settings.streaming else None)
 
 
+def trained_classes(folder: Path) -> Sequence[str]:
+    """The names of the classes that a run was trained on, in the order of the logits; empty where it does not say."""
+    file = folder / "evaluation.json"
+    return parse_evaluation(read_json(file), f"'{file}'").classes if file.is_file() else ()
+
+
 def _check_classes(folder: Path, data: Data) -> None:
     """Refuses data of other classes, or of the same in another order, than the run was trained on."""
-    file = folder / "evaluation.json"
-    trained = parse_evaluation(read_json(file), f"'{file}'").classes if file.is_file() else ()
+    trained = trained_classes(folder)
     if trained and tuple(trained) != tuple(data.info.classes):
         raise UserError(
             f"'{folder}' was trained on the classes {_listed(trained)}, and the data here have "

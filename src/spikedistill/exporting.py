@@ -190,7 +190,7 @@ def _known(folder: Path, network: nn.Module) -> dict[str, Any]:
     import torch
 
     from spikedistill.build import read_config
-    from spikedistill.report.evaluation import parse_evaluation
+    from spikedistill.evaluate import trained_classes
     from spikedistill.runfolder import STUDENT, read_json, read_state
 
     recipe, summary = read_config(folder), read_json(folder / "summary.json")
@@ -207,13 +207,11 @@ def _known(folder: Path, network: nn.Module) -> dict[str, Any]:
         per_timestep = summary.get("accuracy_per_timestep") or {}
         summary = summary | {"student_accuracy": per_timestep.get(str(timesteps)), "firing_rate": None}
     mean, std = recipe.normalisation or (None, None)
-    file = folder / "evaluation.json"
-    classes = parse_evaluation(read_json(file), f"'{file}'").classes if file.is_file() else ()
     return {
         "summary": summary,
         "mean": mean,
         "std": std,
-        "classes": classes,
+        "classes": trained_classes(folder),
         "command": "sd.distill(...)" if recipe.student is None else f"spikedistill train {folder.name}/config.yaml",
         "run": folder.name,
     }

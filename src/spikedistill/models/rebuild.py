@@ -29,7 +29,6 @@ from spikedistill.models.replaceable import Found
 NOISE = ("bernoulli", "bernoulli_", "uniform_", "normal_", "exponential_", "rand_like", "randn_like", "rand", "randn")
 """Steps that draw random numbers. Where they have a batch dimension, the numbers are the same at every timestep."""
 
-
 _VIEWS = {"view": "reshape", "view_as": "reshape_as"}
 
 
