@@ -94,7 +94,8 @@ def smoke_size(recipe: Recipe) -> Recipe:
         if recipe.method_class().teacher_role != JOINT_TEACHER:  # that one is trained as the student is
             content["teacher"] |= {"epochs": SMOKE_EPOCHS, "batch_size": SMOKE_BATCH}
             _calm(content["teacher"])
-    content["init"]["path"] = None
+    if content["init"]["path"] is not None:  # as teachers' paths, it is not followed; there may be no teacher instead
+        content["init"] |= {"path": None, "kind": "random"}
     return Recipe.model_validate(content)
 
 

@@ -194,6 +194,12 @@ def test_one_network_starts_the_student_and_another_teaches_it(trained: Path, tm
     assert (plain.folder / "transfer.json").is_file(), "a start needs no teacher"
 
 
+def test_a_smoke_run_follows_no_path(tmp_path: Path) -> None:
+    overrides = ["init.kind=copy", "init.path=/no/such/run", f"out={tmp_path / 'run'}"]
+    run = train(read_recipe("digits-2conv-snn", overrides, smoke=True), verbose=False)
+    assert run.summary["epochs"] == 2
+
+
 def test_in_python_too(trained: Path, tmp_path: Path) -> None:
     snn = sd.create_model("2conv", num_classes=10, in_channels=1, image_size=8, width=4, spiking=True, timesteps=2)
     method = {"name": "joint-asnn", "distil": {"name": "kdsnn-response"}}
