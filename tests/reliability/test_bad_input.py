@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import readers
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -231,6 +231,7 @@ def tensors(draw: Any, dimensions: st.SearchStrategy[int], sizes: Any = SIZES) -
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(tensors(st.integers(1, 5)), tensors(st.integers(0, 2)), st.sampled_from([None, 2, 0, ("a", "b"), -1]))
+@example(images=torch.zeros(1, 0, 0, 0), labels=torch.zeros(1, dtype=torch.uint8), classes=None)
 def test_a_data_set_of_any_tensors_is_refused_or_read(images: Tensor, labels: Tensor, classes: Any) -> None:
     if images.shape[0] != (labels.shape[0] if labels.dim() else -1):
         return  # torch itself refuses to make a data set of them

@@ -127,6 +127,8 @@ def checked_item(item: Any, where: str) -> tuple[Tensor, int]:
         raise UserError(
             f"{where} has an image of shape {tuple(image.shape)}; it must be [C, H, W], or [T, C, H, W] for a sequence"
         )
+    if image.numel() == 0:
+        raise UserError(f"{where} has an image of shape {tuple(image.shape)}, which has no pixels")
     if image.dtype != torch.uint8:
         if not image.is_floating_point():
             raise UserError(f"{where} has an image of {image.dtype}; it must be uint8 (0..255) or floating point")
