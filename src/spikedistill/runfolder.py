@@ -58,7 +58,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load
 
-            return load(path.read_bytes())
+            # The reader hands them over in another order each time; what is said of a file is the same each time.
+            return dict(sorted(load(path.read_bytes()).items()))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both readers raise many kinds; whichever it is, the file is the user's
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
