@@ -176,7 +176,7 @@ def test_a_run_that_has_no_memory_keeps_no_other_from_being_made(file, tmp_path,
 
 def test_where_a_run_was_computed_is_not_what_its_recipe_says(tmp_path):
     """As on a machine with several GPUs, where runs of ``device: auto`` are dealt out."""
-    from spikedistill.evaluate import open_run
+    from spikedistill.evalrun import open_run
     from spikedistill.run import train
 
     recipe = read_recipe("digits-2conv-snn", [*TINY, "device=cuda:7", f"out={tmp_path / 'run'}"])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import spikedistill as sd
 from spikedistill.errors import UserError
-from spikedistill.evaluate import open_run
+from spikedistill.evalrun import open_run
 from spikedistill.exporting import export_run
 from spikedistill.methods import METHODS, Method
 from spikedistill.models.fuse import channels_last_if_taken

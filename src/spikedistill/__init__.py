@@ -6,6 +6,7 @@ from spikedistill.api import distill, list_recipes, load
 from spikedistill.errors import TrainingFailed, UserError
 from spikedistill.evaluation.energy import energy
 from spikedistill.exporting import export_nir, export_onnx, read_nir
+from spikedistill.measuring import evaluate
 from spikedistill.methods import list_methods
 from spikedistill.models import Network, create_model, list_models
 from spikedistill.models.adopt import adopt
@@ -23,6 +24,7 @@ __all__ = [
     "create_model",
     "distill",
     "energy",
+    "evaluate",
     "export_nir",
     "export_onnx",
     "list_methods",

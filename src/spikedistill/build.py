@@ -102,7 +102,10 @@ def load_run(folder: Path, network: nn.Module | None = None) -> nn.Module:
         raise UserError(f"'{folder}' holds no trained network yet ({STUDENT}); finish it with --resume")
     if network is None:
         if recipe.student is None:
-            raise UserError(f"'{folder}' was trained on a network of your own; pass it: load(folder, network=...)")
+            raise UserError(
+                f"'{folder}' was trained on a network of your own, which only your code can build; read it with "
+                "sd.load(folder, network=...) and go on from Python (sd.evaluate, sd.energy, sd.export_nir)"
+            )
         return _filled(recipe.student, recipe.spiking_student(), recipe, folder / STUDENT).eval()
     if getattr(network, "timesteps", None) is None and _was_spiking(folder, recipe):
         # Its keys are the spiking network's: the weights would fit, and the answers be others.

@@ -105,7 +105,7 @@ def evaluate(
 
     Example: [bold]spikedistill eval runs/mnist-1 --timesteps 2 --noise gaussian:0.05[/bold]
     """
-    from spikedistill.evaluate import evaluate_run, print_evaluation
+    from spikedistill.evalrun import evaluate_run, print_evaluation
 
     result = evaluate_run(
         run, timesteps=timesteps, data_path=data_path, images=images, noises=noise or [], by_latency=latency

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikedistill.build import make_network, read_config, resolved
 from spikedistill.errors import UserError
-from spikedistill.evaluate import Opened, open_run
+from spikedistill.evalrun import Opened, open_run
 from spikedistill.evaluation.counting import PRODUCT
 from spikedistill.evaluation.energy import energy
 from spikedistill.evaluation.prices import ATTENTION, DEFAULT_PRICES

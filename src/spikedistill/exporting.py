@@ -109,7 +109,7 @@ def export_run(
 
     from spikedistill.build import read_config
     from spikedistill.errors import unknown
-    from spikedistill.evaluate import open_run
+    from spikedistill.evalrun import open_run
     from spikedistill.export import FORMATS
     from spikedistill.export.formats import check_writable
 
@@ -190,7 +190,7 @@ def _known(folder: Path, network: nn.Module) -> dict[str, Any]:
     import torch
 
     from spikedistill.build import read_config
-    from spikedistill.evaluate import trained_classes
+    from spikedistill.evalrun import trained_classes
     from spikedistill.runfolder import STUDENT, read_json, read_state
 
     recipe, summary = read_config(folder), read_json(folder / "summary.json")

@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 
 import spikedistill as sd
 from spikedistill.energyrun import ENERGY, energy_of_run, print_energy
-from spikedistill.evaluate import LATENCY, ROBUSTNESS, evaluate_run, open_run, print_evaluation
+from spikedistill.evalrun import LATENCY, ROBUSTNESS, evaluate_run, open_run, print_evaluation
 from spikedistill.evaluation.robustness import NOISES
 from spikedistill.recipebook import read_recipe
 from spikedistill.report import find_runs, write_report

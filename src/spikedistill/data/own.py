@@ -1,6 +1,6 @@
 """A user's own torch data sets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -70,11 +70,34 @@ def from_datasets(
         check_labels(test_labels, len(names), "the test data set")
     source = _source(train, workers, shape, len(names))
     kept, held = (source, None) if labels is None else held_out(source, labels, validation, seed)
+    return Data(_info(names, shape), kept, held, _source(test, workers, shape, len(names)), augment)
+
+
+def from_dataset(
+    dataset: Dataset[Any], classes: Callable[[tuple[int, ...]], int], workers: int = 0
+) -> tuple[DataInfo, Indexed]:
+    """Takes one map-style data set, as ``from_datasets`` takes its two, to be measured on.
+
+    Args:
+        dataset: the images.
+        classes: how many there are, given the shape of an item.
+        workers: reading processes.
+
+    Raises:
+        UserError: as there.
+    """
+    shape = _first_shape(dataset, "test", ())
+    count, labels = classes(shape), _cheap_labels(dataset)
+    if labels is not None:
+        check_labels(labels, count, "the test data set")
+    return _info(tuple(str(number) for number in range(count)), shape), _source(dataset, workers, shape, count)
+
+
+def _info(names: tuple[str, ...], shape: tuple[int, ...]) -> DataInfo:
+    """Of items that are left as they come."""
     *steps, channels, height, width = shape
-    timesteps = steps[0] if steps else None
     constants = (0.0,) * channels, (1.0,) * channels
-    info = DataInfo("own", names, (channels, height, width), *constants, timesteps)
-    return Data(info, kept, held, _source(test, workers, shape, len(names)), augment)
+    return DataInfo("own", names, (channels, height, width), *constants, steps[0] if steps else None)
 
 
 def _first_shape(dataset: Any, which: str, augment: tuple[str, ...]) -> tuple[int, ...]:

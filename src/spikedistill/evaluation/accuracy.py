@@ -17,14 +17,25 @@ from spikedistill.models.features import taps
 
 @dataclass
 class Evaluation:
-    """What one pass over a data set shows. Accuracies in percent, rates in spikes per neuron and step."""
+    """What one pass over a data set shows. Accuracies in percent, rates in spikes per neuron and step.
+
+    Attributes:
+        timesteps: T; None for an ANN.
+        accuracy: of the answer after the last step.
+        accuracy_per_timestep: of the answers after 1, 2, ... T steps.
+        firing_rate: by layer.
+        confusion: images by true class (row) and answered class (column).
+        count: how many images.
+        noise: kind to strength to accuracy, where it was asked for; strength 0 is without noise.
+    """
 
     timesteps: int | None
     accuracy: float
     accuracy_per_timestep: dict[int, float]
     firing_rate: dict[str, float] = field(default_factory=dict)
-    confusion: list[list[int]] = field(default_factory=list)
+    confusion: list[list[int]] = field(default_factory=list, repr=False)
     count: int = 0
+    noise: dict[str, dict[float, float]] = field(default_factory=dict)
 
     @property
     def mean_firing_rate(self) -> float | None:

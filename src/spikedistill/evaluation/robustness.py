@@ -22,6 +22,7 @@ from spikedistill.data.seeds import generator
 from spikedistill.engine.loop import Batches
 from spikedistill.errors import UserError, unknown
 from spikedistill.evaluation.accuracy import inference
+from spikedistill.methods.base import seen_by
 from spikedistill.models.activation import Spike, layers_of
 from spikedistill.models.fuse import restore
 
@@ -264,6 +265,6 @@ def _accuracy(network: nn.Module, batches: Batches, change: Change) -> float:
     right = count = 0
     with inference(network):
         for images, labels in batches.epoch(0):
-            right += int((network(change(images)).argmax(-1) == labels).sum())
+            right += int((network(seen_by(network, change(images))).argmax(-1) == labels).sum())
             count += len(labels)
     return 100.0 * right / count

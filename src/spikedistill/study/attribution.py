@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikedistill.evaluate import Opened, open_run
+from spikedistill.evalrun import Opened, open_run
 from spikedistill.evaluation.maps import grad_cam, mean_features
 from spikedistill.evaluation.membranes import Potentials, membrane_potentials
 from spikedistill.evaluation.similarity import cka_matrix

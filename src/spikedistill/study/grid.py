@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from spikedistill.evaluate import open_run
+from spikedistill.evalrun import open_run
 from spikedistill.study.base import Done, Finding, Picture, Table, Value, accuracies, by_label
 from spikedistill.study.draw import COLOURS, MARKS, categories, legend, mosaic, panels, place, show
 from spikedistill.sweep import Planned

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from spikedistill.evaluate import LATENCY, latency_of, open_run
+from spikedistill.evalrun import LATENCY, latency_of, open_run
 from spikedistill.runfolder import read_json
 from spikedistill.study.base import Done, Finding, Picture, Table, Value, by_label
 from spikedistill.study.draw import COLOURS, panels, whole

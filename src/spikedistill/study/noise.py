@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from spikedistill.evaluate import ROBUSTNESS, noise_curves, open_run
+from spikedistill.evalrun import ROBUSTNESS, noise_curves, open_run
 from spikedistill.evaluation.robustness import NOISES
 from spikedistill.study.base import Done, Finding, Picture, Table, Value, by_label
 from spikedistill.study.draw import COLOURS, MARKS, panels

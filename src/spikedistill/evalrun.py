@@ -87,7 +87,12 @@ class _First:
 
 
 def open_run(
-    folder: Path, data_path: str | None = None, images: int | None = None, frames: int | None = None
+    folder: Path,
+    data_path: str | None = None,
+    images: int | None = None,
+    frames: int | None = None,
+    network: nn.Module | None = None,
+    device: torch.device | None = None,
 ) -> Opened:
     """Opens a run folder's network and its test images.
 
@@ -96,14 +101,19 @@ def open_run(
         data_path: where the data lie now, if not where they lay.
         images: how many test images to use, the same ones whatever the run's seed; None for all that the run used.
         frames: into how many frames recordings of events are cut, if not as many as in training.
+        network: the run's network, where it is at hand already; None reads it from the folder.
+        device: where to measure; None for what the recipe asks for, if that is there.
 
     Raises:
         UserError: no finished run, no data, or a run on data or a network that only its user has.
     """
     recipe = read_config(folder)
-    network = load_run(folder)
+    network = load_run(folder) if network is None else network
     if recipe.data.name == OWN and not data_path:
-        raise UserError(f"'{folder}' was trained on data of your own; say where such data lie: --data-path")
+        raise UserError(
+            f"'{folder}' was trained on data of your own; say where such data lie (--data-path), or pass them in "
+            "Python: sd.evaluate(sd.load(folder), test_set)"
+        )
     settings = replace(recipe.data, path=data_path) if data_path else recipe.data
     if images is not None and not settings.streaming:
         settings = replace(settings, test_subset=min(images, settings.test_subset or images))
@@ -112,7 +122,7 @@ def open_run(
     recipe = recipe.model_copy(update={"data": settings})
     data = _as_trained(open_data(settings, recipe.seed), recipe)
     _check_classes(folder, data)
-    device = at_hand(recipe.device)
+    device = device or at_hand(recipe.device)
     return Opened(folder, recipe, network.to(device), data, device, images if settings.streaming else None)
 
 

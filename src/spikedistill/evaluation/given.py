@@ -1,0 +1,92 @@
+"""Test images that a caller holds, as batches: a data set, a pair of tensors, or a loader."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikedistill.data import DataInfo, Loader
+from spikedistill.data.hub import check_labels
+from spikedistill.data.own import from_dataset
+from spikedistill.documents import first_line
+from spikedistill.engine.loop import Batches
+from spikedistill.errors import UserError
+from spikedistill.methods.base import answer_shape, seen_by
+
+
+def batches_of(
+    network: nn.Module, data: Any, place: torch.device, batch_size: int, workers: int, seed: int
+) -> tuple[DataInfo, Batches]:
+    """Images that the caller holds, as they come."""
+    if data is None or isinstance(data, str | Path):
+        raise UserError(
+            "data must be a Dataset, a pair of tensors or a loader; images by a name or a path are found with the run "
+            "whose normalisation they need: run='runs/mine'"
+        )
+    if isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
+        data = torch.utils.data.TensorDataset(*data)
+    if isinstance(data, list | tuple) or not hasattr(data, "__getitem__"):
+        return _in_batches(network, data, place)
+
+    def classes(shape: tuple[int, ...]) -> int:
+        return _classes(network, torch.zeros(1, *shape[-3:], device=place))
+
+    info, source = from_dataset(data, classes, workers)
+    return info, Loader(source, info, batch_size=batch_size, device=place, shuffle=False, seed=seed)
+
+
+def _in_batches(network: nn.Module, data: Iterable[Any], place: torch.device) -> tuple[DataInfo, Batches]:
+    """A loader's batches, which are read anew for every kind of noise; what can be read only once is kept."""
+    if not isinstance(data, Iterable):
+        raise UserError(f"data is of type {type(data).__name__}; it must be a Dataset, a pair of tensors or a loader")
+    batches = _Batches(list(data) if isinstance(data, Iterator) else data, place)
+    first = next(batches.epoch(0), None)
+    if first is None:
+        raise UserError("there are no images to evaluate on")
+    images = first[0]
+    sequences = images.dim() == 5
+    batches.classes = _classes(network, images[:1, :1] if sequences else images[:1])
+    channels, height, width = images.shape[-3:]
+    names = tuple(str(number) for number in range(batches.classes))
+    constants = (0.0,) * channels, (1.0,) * channels
+    return DataInfo("own", names, (channels, height, width), *constants, len(images) if sequences else None), batches
+
+
+@dataclass
+class _Batches:
+    """A loader of the caller's, its labels looked at."""
+
+    data: Iterable[Any]
+    place: torch.device
+    classes: int = 2**31
+
+    def __len__(self) -> int:
+        return len(self.data)  # type: ignore[arg-type]
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for index, batch in enumerate(itertools.islice(self.data, start, None), start):
+            if not (isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(x, Tensor) for x in batch)):
+                raise UserError(f"batch {index} of the data is no pair of tensors (images, labels)")
+            images, labels = (part.to(self.place) for part in batch)
+            check_labels(labels, self.classes, f"batch {index} of the data")
+            yield images.float() / 255 if images.dtype == torch.uint8 else images, labels
+
+
+def _classes(network: nn.Module, example: Tensor) -> int:
+    """How many classes a network knows."""
+    try:
+        shape = answer_shape(network, seen_by(network, example))
+    except UserError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        size = "x".join(str(side) for side in example.shape[-3:])
+        raise UserError(f"the network does not take images of {size}: {first_line(error)}") from None
+    if len(shape) != 2:
+        raise UserError(f"the network answers an image with {list(shape[1:])}; what is evaluated must answer [B, K]")
+    return shape[-1]
