@@ -124,11 +124,12 @@ class Published(BaseModel):
 class Recipe(TrainingSettings):
     """A whole run. See the fields' own classes for the sections.
 
-    ``student`` is None for a run on a network of the user's own; ``normalisation`` (mean, std) is filled in from the
-    data when a run starts. ``memory`` is what a training step keeps for its backward pass: ``fast``, or ``lean``, which
-    keeps spikes at one bit each. Each batch is shared by ``devices`` processes on each of ``nodes`` machines.
-    ``compile`` runs the whole step through ``torch.compile``. ``on_bad_numbers`` decides what a loss or gradient that
-    is NaN or infinite does: ``stop`` ends the run at its last good checkpoint, ``skip`` leaves the step out.
+    ``method`` holds every setting of the method, those left out as well. ``student`` is None for a run on a network of
+    the user's own; ``normalisation`` (mean, std) is filled in from the data when a run starts. ``memory`` is what a
+    training step keeps for its backward pass: ``fast``, or ``lean``, which keeps spikes at one bit each. Each batch is
+    shared by ``devices`` processes on each of ``nodes`` machines. ``compile`` runs the whole step through
+    ``torch.compile``. ``on_bad_numbers`` decides what a loss or gradient that is NaN or infinite does: ``stop`` ends
+    the run at its last good checkpoint, ``skip`` leaves the step out.
     """
 
     name: str = "run"
@@ -179,8 +180,11 @@ class Recipe(TrainingSettings):
         """The resolved recipe; training it again is the same run."""
         import yaml
 
-        plain = TypeAdapter(Recipe).dump_python(self, mode="json")
-        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True)
+
+    def plain(self) -> dict[str, Any]:
+        """The resolved recipe as JSON has it."""
+        return TypeAdapter(Recipe).dump_python(self, mode="json")
 
 
 def _lesson(section: Any, location: tuple[str, ...] = ("method",)) -> Lesson:
@@ -202,6 +206,13 @@ def _lesson(section: Any, location: tuple[str, ...] = ("method",)) -> Lesson:
         return Lesson(name, METHODS[name], TypeAdapter(kind).validate_python(given))
     except ValidationError as error:
         raise _sentence(error, location, ["name", *(f.name for f in fields(kind))]) from None
+
+
+def _plain_lesson(lesson: Lesson) -> dict[str, Any]:
+    settings = {field.name: getattr(lesson.settings, field.name) for field in fields(lesson.settings)}
+    lessons = {key: _plain_lesson(value) for key, value in settings.items() if isinstance(value, Lesson)}
+    plain = TypeAdapter(dict[str, Any]).dump_python({**settings, **lessons}, mode="json")
+    return {"name": lesson.name, **plain}
 
 
 def _section_type(model: type, name: Any) -> type | None:
@@ -269,7 +280,7 @@ def parse(content: Any, source: str = "recipe") -> Recipe:
     for key, path in paths.items():
         if path is not None and not is_path(path):
             raise UserError(f"recipe key '{key}': '{path[:60]}' cannot be a path on a disk")
-    recipe.method_settings()
+    recipe.method = _plain_lesson(recipe.lesson())
     if recipe.init.path is not None and recipe.init.kind == "random":
         raise UserError("init.path says whose weights to start from; say how as well: init.kind=copy, or resample")
     if recipe.student is not None:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
-
-from pydantic import TypeAdapter
 
 from spikedistill.build import read_config
 from spikedistill.documents import is_path
 from spikedistill.errors import UserError
-from spikedistill.methods.base import Lesson
 from spikedistill.recipe import Recipe
 from spikedistill.report.runs import CONFIG
 
@@ -72,7 +68,7 @@ def check_same_run(folder: Path, recipe: Recipe) -> None:
         UserError: names the first setting that differs.
     """
     begun = read_config(folder)
-    found = _difference(_plain(recipe), _plain(begun), "")
+    found = _difference(recipe.plain(), begun.plain(), "")
     if found is not None:
         key, now, then = found
         raise UserError(
@@ -90,19 +86,6 @@ def is_finished(folder: Path, recipe: Recipe) -> bool:
     except UserError:
         return False
     return True
-
-
-def _plain(recipe: Recipe) -> dict[str, Any]:
-    content = TypeAdapter(Recipe).dump_python(recipe, mode="json")
-    content["method"] = _plain_method(recipe.lesson())
-    return content
-
-
-def _plain_method(lesson: Lesson) -> dict[str, Any]:
-    settings = {field.name: getattr(lesson.settings, field.name) for field in fields(lesson.settings)}
-    lessons = {key: _plain_method(value) for key, value in settings.items() if isinstance(value, Lesson)}
-    plain = TypeAdapter(dict[str, Any]).dump_python({**settings, **lessons}, mode="json")
-    return {"name": lesson.name, **plain}
 
 
 def _difference(now: Any, then: Any, path: str) -> tuple[str, Any, Any] | None:

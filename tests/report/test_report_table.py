@@ -297,3 +297,23 @@ def test_a_page_names_rows_as_its_table_does(make_run, tmp_path):
     report = arrange(find_runs(tmp_path / "runs"))
     (block,) = report.blocks
     assert [row.group.label for row in block.table.rows] == block.names
+
+
+def test_a_setting_left_out_is_the_same_as_its_default_written_out(make_run, tmp_path):
+    for seed, settings in enumerate(({}, {"beta": 100}, {"beta": 100.0})):
+        make_run("sakd", seed, settings=settings)
+    make_run("sakd", 0, settings={"beta": 50}, folder="halved")
+    compared = table(find_runs(tmp_path / "runs"))
+    assert [(row.group.label, row.seeds) for row in compared.rows] == [
+        ("sakd (beta=100)", "0 1 2"),
+        ("sakd (beta=50)", "0"),
+    ]
+
+
+def test_a_folder_named_after_the_method_does_not_say_so_twice(make_run, tmp_path):
+    for seed in (0, 1):
+        make_run("idsnn", seed, settings={"alpha": 0.3, "temperature": 2}, folder=f"idsnn-seed{seed}")
+        many = {"teacher": {"model": "vgg11"}, "method": {"name": "idsnn", "alpha": 0.1}, "epochs": 3, "batch_size": 7}
+        make_run("idsnn", seed, config=many, folder=f"idsnn-long-seed{seed}")
+    labels = {row.group.label for row in table(find_runs(tmp_path / "runs")).rows}
+    assert labels == {"idsnn", "idsnn (long)"}

@@ -1,5 +1,8 @@
 """Methods: ways of training an SNN, each one file and one line here."""
 
+from dataclasses import MISSING, fields
+from typing import Any
+
 from spikedistill.methods.attention import SAMDNLD
 from spikedistill.methods.base import Method, Progress
 from spikedistill.methods.blurred import BKDSNN
@@ -32,4 +35,16 @@ def list_methods() -> list[str]:
     return sorted(METHODS)
 
 
-__all__ = ["METHODS", "Method", "Progress", "list_methods"]
+def with_defaults(section: Any) -> Any:
+    """A recipe's section ``method`` with the settings that it leaves out; anything else as it is."""
+    if not isinstance(section, dict) or section.get("name") not in METHODS:
+        return section
+    left_out = {
+        each.name: each.default
+        for each in fields(METHODS[section["name"]].Settings)
+        if each.name not in section and each.default is not MISSING
+    }
+    return {key: with_defaults(value) for key, value in section.items()} | left_out
+
+
+__all__ = ["METHODS", "Method", "Progress", "list_methods", "with_defaults"]

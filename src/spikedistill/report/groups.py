@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from spikedistill.methods import with_defaults
 from spikedistill.report.runs import PLAIN_ANN, PLAIN_SNN, Run
 
 _SHOWN_AS = {PLAIN_ANN: "ANN", PLAIN_SNN: "plain SNN"}
@@ -150,7 +151,7 @@ def _split(runs: list[Run], key: Callable[[Run], str]) -> list[list[Run]]:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    return _flat(run.config)
+    return _flat(run.config | {"method": with_defaults(run.config.get("method"))})
 
 
 def _flat(node: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
@@ -163,7 +164,8 @@ def _flat(node: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             flat.update(_flat(value, f"{prefix}{key}."))
         elif value is not None:  # a setting left out is the same as one that a record is too old to have
-            flat[f"{prefix}{key}"] = value
+            whole = isinstance(value, float) and value.is_integer()
+            flat[f"{prefix}{key}"] = int(value) if whole else value  # 1 and 1.0 are one setting
     return flat
 
 
@@ -183,7 +185,7 @@ def _labels(method: str, variants: list[list[Run]]) -> list[str]:
         labels.append(f"{method} ({told})" if told else method)
     if len(set(labels)) == len(labels) and max(map(len, labels)) <= 60:
         return labels
-    names = _folders(variants)
+    names = [name.removeprefix(method).lstrip("-") for name in _folders(variants)]
     if len(set(names)) == len(variants):
         return [f"{method} ({name})" if name else method for name in names]
     return [f"{method} #{index}" for index in range(1, len(variants) + 1)]
