@@ -1,5 +1,7 @@
 """The exceptions that the command line turns into a sentence: refused input, and a run that failed."""
 
+from collections.abc import Sequence
+
 
 def printable(text: str) -> str:
     """A text on one line without control characters: names in files from strangers must not steer a terminal."""
@@ -40,7 +42,7 @@ SHOWN = 60
 """Accepted names that a message spells out."""
 
 
-def nearest(given: str, accepted: list[str] | tuple[str, ...]) -> str:
+def nearest(given: str, accepted: Sequence[str]) -> str:
     """Returns a hint such as ``; did you mean 'sakd'?`` when one accepted name is close to the given one, or ''."""
     import difflib
 
@@ -48,7 +50,12 @@ def nearest(given: str, accepted: list[str] | tuple[str, ...]) -> str:
     return f"; did you mean '{match[0]}'?" if match else ""
 
 
-def unknown(kind: str, given: str, accepted: list[str] | tuple[str, ...]) -> UserError:
+def shortened(names: Sequence[str], shown: int = 4) -> str:
+    """The first names of a list, and how many more there are."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def unknown(kind: str, given: str, accepted: Sequence[str]) -> UserError:
     """Builds the refusal of an unknown name: what was given, the nearest accepted one, and all accepted ones.
 
     Of more than a screen can show, the nearest few.

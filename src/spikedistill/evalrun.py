@@ -15,7 +15,7 @@ from spikedistill.build import load_run, read_config
 from spikedistill.data import Data, Loader, open_data
 from spikedistill.engine.devices import at_hand
 from spikedistill.engine.loop import Batches
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, shortened
 from spikedistill.evaluation.accuracy import evaluate
 from spikedistill.evaluation.latency import latency
 from spikedistill.evaluation.robustness import NOISES, noises_for, parse_noise, robustness
@@ -137,13 +137,9 @@ def _check_classes(folder: Path, data: Data) -> None:
     trained = trained_classes(folder)
     if trained and tuple(trained) != tuple(data.info.classes):
         raise UserError(
-            f"'{folder}' was trained on the classes {_listed(trained)}, and the data here have "
-            f"{_listed(data.info.classes)}; give data of those, in that order"
+            f"'{folder}' was trained on the classes {shortened(trained, 5)}, and the data here have "
+            f"{shortened(data.info.classes, 5)}; give data of those, in that order"
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _as_trained(data: Data, recipe: Recipe) -> Data:

@@ -89,6 +89,10 @@ def test_networks_of_a_users_own(plain, images: Tensor, labels: Tensor) -> None:
         KDSNNFeature(plain(), teacher, KDSNNFeature.Settings(), images)
     with pytest.raises(UserError, match=r"unknown feature \(stage\) 'lat'; did you mean 'late'"):
         KDSNNFeature(student, teacher, KDSNNFeature.Settings(stages=("lat",)), images)
+    with pytest.raises(UserError, match="the student's attribute 'stages' is of type list; it must be a dict"):
+        KDSNNFeature(plain(stages=["act1"]), teacher, KDSNNFeature.Settings(), images)
+    with pytest.raises(UserError, match=r"no module 'act' in the network for feature 'early'; did you mean 'act[12]'"):
+        KDSNNFeature(plain(stages={"early": "act"}), teacher, KDSNNFeature.Settings(), images)
     with pytest.raises(UserError, match="takes maps"):
         flat = plain(stages={"early": "fc"})
         KDSNNFeature(flat, teacher, KDSNNFeature.Settings(), images)

@@ -700,6 +700,44 @@ def test_a_networks_own_stages_are_its_own():
     assert list(twin.points["stages"].values()) == ["spikes.0", "spikes.2"]
 
 
+def named_network(**named):
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)),
+    )
+    for level, points in named.items():
+        setattr(network, level, points)
+    return network
+
+
+IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_one_level_of_features_that_a_network_names_is_kept_and_the_other_found():
+    stages = {"early": "1", "late": "6"}
+    twin = sd.spikify(named_network(stages=stages), example_input=IMAGES)
+    assert twin.stages == stages
+    assert twin.blocks == sd.spikify(named_network(), example_input=IMAGES).blocks
+    assert sd.spikify(named_network(), example_input=IMAGES).stages == {"stage1": "3", "stage2": "6"}
+
+
+def test_a_feature_named_where_no_activation_is_is_said():
+    with pytest.warns(
+        UserWarning, match=r"Sequential.stages names '2', where no activation is.*\(activations: 1, 3, 6\)"
+    ):
+        twin = sd.spikify(named_network(stages={"early": "2"}), example_input=IMAGES)
+    assert twin.stages == {"stage1": "3", "stage2": "6"}
+
+
+@pytest.mark.parametrize("other", [{"conv": 3}, ["1"], {}, "1"])
+def test_an_attribute_of_that_name_which_names_no_modules_is_none_of_ours(other, recwarn):
+    assert sd.spikify(named_network(stages=other), example_input=IMAGES).points["stages"] == {
+        "stage1": "3",
+        "stage2": "6",
+    }
+    assert not recwarn.list
+
+
 def test_what_precedes_the_first_neurons_is_computed_once():
     sizes: dict[str, int] = {}
     for name, first in {"inception": ("b1", "b2a", "b3", "b4"), "vision-transformer": ("patch_embed",)}.items():

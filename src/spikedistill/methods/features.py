@@ -33,6 +33,11 @@ def points_of(network: nn.Module, level: str, role: str = "network") -> dict[str
         )
     points = getattr(network, f"{level}s", None)
     if not isinstance(points, Mapping):  # a sub-module of that name: a traced network keeps its features elsewhere
+        if points is not None and not isinstance(points, nn.Module):
+            raise UserError(
+                f"the {role}'s attribute '{level}s' is of type {type(points).__name__}; it must be a dict of feature "
+                "names to paths of activation modules"
+            )
         points = network.points.get(f"{level}s") if isinstance(network, Twin) else None
     if not points:
         raise UserError(

@@ -29,7 +29,7 @@ from spikedistill.models.rebuild import (
     without_writes,
 )
 from spikedistill.models.replaceable import KEPT, Found, find
-from spikedistill.models.staging import stages_and_blocks
+from spikedistill.models.staging import found_points, own_points
 from spikedistill.models.staying import staying
 from spikedistill.models.uses import Call, Use, numbered
 from spikedistill.models.written import spell, step_name
@@ -106,7 +106,7 @@ def assemble(network: nn.Module, graphs: Mapping[bool, fx.Graph], traced_on: nn.
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
     linear = frozenset(path for path, module in parts.modules.items() if isinstance(module, nn.Linear | nn.LayerNorm))
-    points = _own_points(network, parts.sites) or _points(graphs, linear)
+    points = found_points(graphs, linear) | own_points(network, [site.path for site in parts.sites.values()])
     return Parts(body, programs, tuple(parts.sites.values()), points, parts.clock, tuple(dict.fromkeys(parts.analogue)))
 
 
@@ -301,18 +301,3 @@ def check_answer(graph: fx.Graph) -> None:
         raise refusal("its output", _SEVERAL)
     if check_sound(answer) != Layout(0, 1):
         raise refusal("its output", f"the answer has no batch dimension in front: {list(answer.meta['shape'])}")
-
-
-def _points(graphs: Mapping[bool, fx.Graph], linear: frozenset[str]) -> dict[str, dict[str, str]]:
-    """The features of the graph of evaluation mode that are computed in training, too."""
-    both = {node.target for node in graphs[True].nodes}
-    found = zip(("stages", "blocks"), stages_and_blocks(graphs[False], linear), strict=True)
-    return {level: {name: path for name, path in points.items() if path in both} for level, points in found}
-
-
-def _own_points(network: nn.Module, sites: Any) -> dict[str, dict[str, str]] | None:
-    """The features that the network names itself, if every one of them is an activation that was replaced."""
-    paths = {site.path for site in sites.values()}
-    named = {level: network.__dict__.get(level) for level in ("stages", "blocks")}
-    valid = all(isinstance(points, Mapping) and points and set(points.values()) <= paths for points in named.values())
-    return {level: dict(points) for level, points in named.items()} if valid else None  # pyright: ignore

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from spikedistill.errors import UserError, unknown
+from spikedistill.errors import UserError, nearest, unknown
 from spikedistill.models.activation import Spike
 from spikedistill.spiking.deferred import Spikes, settle
 from spikedistill.spiking.rates import with_rate
@@ -36,7 +36,7 @@ class Taps:
         self._handles = []
         for name, path in points.items():
             if path not in modules:
-                raise UserError(f"no module '{path}' in the network for feature '{name}'")
+                raise UserError(f"no module '{path}' in the network for feature '{name}'{nearest(path, list(modules))}")
             tapped = modules[path]
             if side == "before":
                 self._handles.append(tapped.register_forward_pre_hook(self._before(name, tapped)))

@@ -1,9 +1,14 @@
-"""Feature taps for networks that name none: the activations at which the spatial size is about to halve."""
+"""Feature taps of a traced network: those it names itself, else the activations where the size is about to halve."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping, Sequence
+
 import torch.nn.functional as F
-from torch import fx
+from torch import fx, nn
+
+from spikedistill.errors import nearest, shortened
 
 
 def stages_and_blocks(graph: fx.Graph, channels_last: frozenset[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -78,4 +83,32 @@ def _narrow(graph: fx.Graph) -> set[fx.Node]:
         # Sizes are no information about the image.
         users = [order[user] for user in node.users if user.meta.get("tensor", True)]
         reach = max([reach, *users])
+    return found
+
+
+def found_points(graphs: Mapping[bool, fx.Graph], linear: frozenset[str]) -> dict[str, dict[str, str]]:
+    """The features of the graph of evaluation mode that are computed in training, too."""
+    both = {node.target for node in graphs[True].nodes}
+    found = zip(("stages", "blocks"), stages_and_blocks(graphs[False], linear), strict=True)
+    return {level: {name: path for name, path in points.items() if path in both} for level, points in found}
+
+
+def own_points(network: nn.Module, paths: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The features that the network names itself, of a level where each of them is an activation that was replaced."""
+    found = {}
+    for level in ("stages", "blocks"):
+        points = network.__dict__.get(level)
+        if not isinstance(points, Mapping) or not all(isinstance(path, str) for path in points.values()):
+            continue
+        strange = [path for path in points.values() if path not in paths]
+        if points and not strange:
+            found[level] = dict(points)
+        elif strange:
+            warnings.warn(
+                f"{type(network).__name__}.{level} names '{strange[0]}', where no activation is"
+                f"{nearest(strange[0], paths)}; features are taken where the size halves "
+                f"(activations: {shortened(paths, 12)})",
+                UserWarning,
+                stacklevel=2,
+            )
     return found

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, shortened
 from spikedistill.models.adopt import Adopted
 from spikedistill.models.assemble import Parts, assemble
 from spikedistill.models.calibrate import calibrate
@@ -215,9 +215,9 @@ def spikify(
         if site.loss is not None:
             lost.setdefault(f"{site.activation}: {site.loss}", []).append(site.path)
     for loss, paths in lost.items():
-        warnings.warn(f"neurons take the place of {loss} ({_shortened(paths)})", UserWarning, stacklevel=2)
+        warnings.warn(f"neurons take the place of {loss} ({shortened(paths)})", UserWarning, stacklevel=2)
     if ann._analogue:
-        told = f"{_shortened(list(ann._analogue))}: no neuron takes their place"
+        told = f"{shortened(list(ann._analogue))}: no neuron takes their place"
         warnings.warn(f"these steps stay analogue, {told}; use nn.ReLU for what shall spike", UserWarning, stacklevel=2)
     snn = ann._with_neurons(timesteps, neuron)
     if calibration is not None:
@@ -266,7 +266,3 @@ def retrace(network: nn.Module, example_input: Tensor) -> Twin:
         ann = Twin(parts, held, rows.dim())
         compare(witness, ann, rows)
     return ann
-
-
-def _shortened(paths: list[str], shown: int = 4) -> str:
-    return ", ".join(paths[:shown]) + (f" and {len(paths) - shown} more" if len(paths) > shown else "")

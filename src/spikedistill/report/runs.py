@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spikedistill.documents import read_json, read_yaml
-from spikedistill.errors import UserError, printable
+from spikedistill.errors import UserError, printable, shortened
 from spikedistill.report.evaluation import Evaluation, parse_evaluation, parse_per_timestep, within_reason
 
 PLAIN_ANN, PLAIN_SNN = "ann", "snn"
@@ -113,7 +113,7 @@ def find_runs(paths: str | Path | Iterable[str | Path], say: Callable[[str], Non
             without.append(path)
         folders.update({folder.resolve(): folder for folder in found})
     if without and not folders:
-        told = ", ".join(map(str, without[:3])) + (f" and {len(without) - 3} more" if len(without) > 3 else "")
+        told = shortened(list(map(str, without)), 3)
         raise UserError(f"no run in {told}: a run folder holds {CONFIG} and {SUMMARY}, as 'train' and 'demo' write")
     if without and say:
         say(f"passed over, as no run is in there: {', '.join(map(str, without))}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from spikedistill.errors import shortened
 from spikedistill.report.groups import Group, Spread, group_runs, plain_snn_of, spread, training_differences
 from spikedistill.report.quantities import EMPTY
 from spikedistill.report.runs import PLAIN_ANN, Published, Run
@@ -59,8 +60,7 @@ def _baselines(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         keys = training_differences(row.group, row.plain) if row.plain and row.accuracy else []
         if keys:
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            differing.setdefault(f"{', '.join(keys[:3])}{more}", []).append(row.group.label)
+            differing.setdefault(shortened(keys, 3), []).append(row.group.label)
     return [
         f"{', '.join(labels)}: the plain SNN {'it is' if len(labels) == 1 else 'they are'} measured against differs in "
         f"{told}"
