@@ -259,14 +259,11 @@ def _check_encoding(student: nn.Module, data: Data) -> None:
 
 def _check_networks(teacher: Any, student: Any) -> None:
     """Refuses what is no network, and a student of which nothing can be trained."""
-    from torch.nn import Module
+    from spikedistill.models.activation import checked_network
 
     for role, given in (("student", student), ("teacher", teacher)):
-        if isinstance(given, Module) or (given is None and role == "teacher"):
-            continue
-        remedy = f"; a run folder's is sd.load({str(given)!r})" if isinstance(given, str | Path) else ""
-        found = f"the class {given.__name__}" if isinstance(given, type) else repr(given)[:60]
-        raise UserError(f"{role} must be a network, an instance of torch.nn.Module, not {found}{remedy}")
+        if given is not None or role == "student":
+            checked_network(given, role)
     if not any(parameter.requires_grad for parameter in student.parameters()):
         raise UserError("the student has no parameters that can be trained; set student.requires_grad_(True)")
 

@@ -65,7 +65,10 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name or the path of a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Dotted overrides: key=value.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Shrink the recipe to seconds.")] = False,
+    smoke: Annotated[
+        bool,
+        typer.Option("--smoke", help="Shrink the recipe to seconds: digits, a small teacher."),
+    ] = False,
 ) -> None:
     """Run a recipe to its end.
 

@@ -39,7 +39,7 @@ def parse_yaml(text: str, source: str) -> Any:
         content = yaml.safe_load(text)
     # Some of PyYAML's own constructors fail with these on what they were not made for.
     except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
-        raise UserError(f"{source} is not valid YAML: {first_line(error)}") from None
+        raise UserError(f"{source} is not valid YAML: {_where(error)}") from None
     except RecursionError:
         raise UserError(f"{source} is nested too deeply") from None
     _check(content, source)
@@ -99,6 +99,14 @@ def first_line(error: Exception) -> str:
     """The first line of an exception's message, or its kind where it has none."""
     lines = str(error).split("\n")
     return lines[0][:300] if lines[0] else type(error).__name__
+
+
+def _where(error: Exception) -> str:
+    """What a parser found, and in which line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or not problem:
+        return first_line(error)
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})"
 
 
 def _check(content: Any, source: str) -> None:

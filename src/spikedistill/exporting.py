@@ -150,9 +150,13 @@ def _export(
     dt: float | None,
 ) -> Exported:
     from spikedistill.export import DT, About, export
+    from spikedistill.models.activation import checked_network
     from spikedistill.models.twin import name_of
     from spikedistill.runfolder import state_bytes
 
+    checked_network(network)
+    if not isinstance(images, Tensor):
+        raise UserError(f"images must be a tensor as the network takes them, not {images!r:.60}")
     known = _known(Path(run), network) if run is not None else {}
     timesteps = getattr(network, "timesteps", None)
     settings = getattr(network, "settings", None) or {}

@@ -66,9 +66,9 @@ def evaluate(
     from spikedistill.evaluation.accuracy import evaluate as measure
     from spikedistill.evaluation.given import batches_of
     from spikedistill.evaluation.robustness import NOISES, noises_for, parse_noise, robustness
+    from spikedistill.models.activation import checked_network
 
-    if not isinstance(network, nn.Module):
-        raise UserError(f"what is evaluated must be a network, an instance of torch.nn.Module, not {network!r:.60}")
+    checked_network(network)
     kinds = [noise] if isinstance(noise, str) else list(noise)
     wanted = [parse_noise(text) for text in kinds if text != ALL]
     place = next(itertools.chain(network.parameters(), network.buffers()), torch.zeros(())).device

@@ -130,7 +130,7 @@ def test_a_run_is_measured_as_the_command_measures_it(run):
 
 
 REFUSED: dict[str, tuple[Callable[..., object], str]] = {
-    "no network": (lambda snn, x, y: sd.evaluate("runs/x", (x, y)), "must be a network"),
+    "no network": (lambda snn, x, y: sd.evaluate("runs/x", (x, y)), "must be a torch.nn.Module"),
     "a name": (lambda snn, x, y: sd.evaluate(snn, "digits"), "run='runs/mine'"),
     "nothing": (lambda snn, x, y: sd.evaluate(snn), "data must be a Dataset"),
     "a number": (lambda snn, x, y: sd.evaluate(snn, 7), "of type int"),

@@ -175,7 +175,13 @@ def test_a_state_of_more_than_tensors_is_refused_at_the_root_alone():
 
 
 @pytest.mark.parametrize(
-    ("neuron", "given"), [(sd.LIF, "'LIF' itself; call it: sd.LIF()"), (sd.IF, "'IF' itself"), (nn.ReLU(), "a ReLU")]
+    ("neuron", "given"),
+    [
+        (sd.LIF, "'LIF' itself; call it: sd.LIF()"),
+        (sd.IF, "'IF' itself"),
+        (nn.ReLU(), "ReLU()"),
+        ("LIF", "'LIF'"),
+    ],
 )
 def test_a_neuron_must_be_one(neuron, given):
     with pytest.raises(sd.UserError) as refused:

@@ -43,6 +43,11 @@ def test_no_tag_of_a_recipe_or_config_makes_anything(run: Path, tag: str, where:
     assert not mark.exists()
 
 
+def test_a_slip_of_the_indent_is_found_by_its_line() -> None:
+    message = refused(lambda: parse_yaml("name: x\nmethod:\n  name: sakd\n   beta: 3\n", "recipe 'x.yaml'"))
+    assert message == "recipe 'x.yaml' is not valid YAML: mapping values are not allowed here (line 4, column 8)"
+
+
 PAIRS = list(zip("abcdefg", "bcdefgh", strict=True))
 BOMBS = {
     "aliases": "a: &a ["

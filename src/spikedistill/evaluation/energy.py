@@ -11,6 +11,7 @@ import copy
 import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,9 +33,11 @@ from spikedistill.evaluation.counting import (
 )
 from spikedistill.evaluation.inputs import SPARSE, SPIKES
 from spikedistill.evaluation.prices import DEFAULT_PRICES, Prices, prices
+from spikedistill.models.activation import checked_network
 from spikedistill.models.fuse import restore
 from spikedistill.spiking import compiling
 
+_WAYS_IN = ("__iter__", "__getitem__", "epoch")
 FLOPS = {NORMALISATION: 4, POOLING: 1}
 """Operations an element of what KDSNN counts beside multiply-accumulates."""
 
@@ -63,6 +66,7 @@ def energy(
         UserError: no images, unknown constants, or an SNN that does not say its timesteps.
     """
     priced = prices(constants) if isinstance(constants, str) else constants
+    checked_network(network)
     subject = restore(copy.deepcopy(network)).eval()
     counter = Counter(subject)
     timesteps = getattr(subject, "timesteps", None)
@@ -129,6 +133,11 @@ def _is_sequence(network: nn.Module, batch: Tensor) -> bool:
 
 
 def _batches(network: nn.Module, data: Any, batch_size: int) -> Iterator[Tensor]:
+    if isinstance(data, str | Path) or not any(hasattr(data, own) for own in _WAYS_IN):
+        raise UserError(
+            f"data must be images: a tensor, a Dataset or a loader, not {data!r:.60}; a run's are measured by "
+            "`spikedistill energy RUN`"
+        )
     if isinstance(data, Tensor):
         yield from (data,) if _is_sequence(network, data) else data.split(batch_size)
         return

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spikedistill.errors import UserError
+from spikedistill.models.activation import checked_network
 from spikedistill.models.network import checked_timesteps
 from spikedistill.spiking.time import direct_encode, readout
 
@@ -85,7 +86,7 @@ def adopt(network: nn.Module, timesteps: int) -> Adopted:
     Raises:
         UserError: nothing in it keeps a state that could be reset, or its modules disagree on the step mode.
     """
-    stateful = _stateful(network)
+    stateful = _stateful(checked_network(network))
     if not stateful:
         raise UserError(
             f"{type(network).__name__} has no module with a state to reset ({' or '.join(RESETS)}); an ANN becomes "

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from spikedistill.errors import UserError, shortened
+from spikedistill.models.activation import checked_network, checked_neuron
 from spikedistill.models.adopt import Adopted
 from spikedistill.models.assemble import Parts, assemble
 from spikedistill.models.calibrate import calibrate
@@ -153,7 +154,7 @@ class Twin(nn.Module):
         return copy.deepcopy(self)._with_neurons(timesteps, neuron)
 
     def _with_neurons(self, timesteps: int, neuron: LIF) -> Twin:
-        self._timesteps, neuron = checked_timesteps(timesteps), _checked_neuron(neuron)
+        self._timesteps, neuron = checked_timesteps(timesteps), checked_neuron(neuron)
         self._mask_time(True)
         for site in self._sites:
             activation = self.get_submodule(site.path)
@@ -208,7 +209,8 @@ def spikify(
     Raises:
         UserError: what cannot be made spiking, with the path of the module and the reason.
     """
-    neuron = _checked_neuron(neuron) if neuron is not None else LIF()
+    neuron = checked_neuron(neuron) if neuron is not None else LIF()
+    network = checked_network(network)
     ann = retrace(network, example_input)
     lost: dict[str, list[str]] = {}
     for site in ann.replacements:
@@ -223,14 +225,6 @@ def spikify(
     if calibration is not None:
         calibrate(snn, calibration)
     return snn
-
-
-def _checked_neuron(neuron: Any) -> LIF:
-    if isinstance(neuron, LIF):
-        return neuron
-    name = getattr(neuron, "__name__", None)
-    given = f"'{name}' itself; call it: sd.{name}()" if name else f"a {type(neuron).__name__}"
-    raise UserError(f"neuron must be a neuron such as sd.LIF(), not {given}")
 
 
 def name_of(network: nn.Module) -> str:

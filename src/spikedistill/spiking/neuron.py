@@ -58,6 +58,9 @@ class LIF(nn.Module):
         learn_decay: bool = False,
     ) -> None:
         super().__init__()
+        for name, value in (("decay", decay), ("threshold", threshold)):
+            if isinstance(value, str) or not hasattr(value, "__float__"):
+                raise UserError(f"neuron {name} must be a number, not {value!r}")
         if not 0.0 < decay <= 1.0:
             raise UserError(f"neuron decay must lie in (0, 1], not {decay}")
         if not threshold > 0.0:
