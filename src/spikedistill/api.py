@@ -37,6 +37,7 @@ def distill(
     clip: float | None = None,
     device: str = "auto",
     precision: str = "32",
+    on_bad_numbers: str = "stop",
     resume: bool = False,
     verbose: bool = True,
 ) -> Run:
@@ -67,6 +68,8 @@ def distill(
         clip: largest norm of a step's gradient; None for any.
         device: ``auto``, or a device as torch names it.
         precision: ``32``, ``bf16``, ``16`` or ``auto``.
+        on_bad_numbers: what a loss or gradient that is NaN or infinite does: ``stop`` ends the run at its last good
+            checkpoint, ``skip`` leaves the step out.
         resume: go on from the folder's last checkpoint.
         verbose: show progress.
 
@@ -102,6 +105,7 @@ def distill(
         "method": {"name": method} if isinstance(method, str) else dict(method),
         "device": device,
         "precision": precision,
+        "on_bad_numbers": on_bad_numbers,
         "data": _data_section(train, validation, augment, workers),
     }
     timesteps = getattr(student, "timesteps", None)

@@ -195,7 +195,7 @@ _TOTALS: dict[str, Callable[[dict[str, Any], int | None], str]] = {
     "accumulates": lambda total, steps: count(total["accumulates"]) if steps else "",
     "mult.-accumulates": lambda total, steps: count(total["multiply_accumulates"]),
     "neurons": lambda total, steps: count(total["neurons"]),
-    "firing rate": lambda total, steps: f"{100 * total['firing_rate']:.2f} %" if steps else "",
+    "firing, all neurons": lambda total, steps: f"{100 * total['firing_rate']:.2f} %" if steps else "",
     "computation": lambda total, steps: joules(total["computation"]),
     "(layer 1 T times)": lambda total, steps: joules(total["first_layer_every_step"]) if steps else "",
     "data moved": lambda total, steps: f"{count(total['bits'] / 8)}B",

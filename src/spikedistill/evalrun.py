@@ -258,7 +258,7 @@ def print_evaluation(result: dict[str, Any], as_json: bool) -> None:
         print(f"by timesteps (percent): {steps}")
         for name, rate in result["firing_rate"].items():
             print(f"  {name:<28} {rate:.4f} spikes per neuron and step")
-        print(f"  {'mean':<28} {result['mean_firing_rate']:.4f}")
+        print(f"  {'mean of the layers':<28} {result['mean_firing_rate']:.4f}")
     for kind, curve in result.get("noise", {}).items():
         print(f"{kind}: {NOISES[kind].summary}")
         for strength, accuracy in curve.items():

@@ -56,7 +56,7 @@ def test_a_run_becomes_a_file_and_a_card(run_folder: Path, tmp_path: Path, spike
         f"| teacher | 2conv, {summary['teacher_accuracy']:.2f} % |",
         f"| accuracy | {summary['student_accuracy']:.2f} % |",
         f"| parameters | {summary['parameters']:,} |",
-        f"| firing rate | {100 * summary['firing_rate']:.2f} %",
+        f"| firing rate, mean of the layers | {100 * summary['firing_rate']:.2f} %",
         "| energy an image | ",
         *(f"`{each.hexdigest()}`" for each in sums),
         "mean [0.305], std [0.3758]",

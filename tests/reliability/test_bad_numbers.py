@@ -132,7 +132,9 @@ def test_a_gradient_is_noticed_though_the_loss_is_finite(tmp_path: Path) -> None
 
 
 def test_a_bad_pixel_is_told_apart_from_a_bad_network(tmp_path: Path) -> None:
-    assert "and so are pixels of its images" in failure(trainer(tmp_path, Two(network()), Batches(bad=2)))
+    said = failure(trainer(tmp_path, Two(network()), Batches(bad=2)))
+    assert "and so are pixels of its images; look for them in the data" in said
+    assert "optimizer.lr" not in said
 
 
 def test_on_a_device_it_is_noticed_one_step_later_and_never_saved(tmp_path: Path) -> None:

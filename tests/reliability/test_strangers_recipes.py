@@ -48,7 +48,6 @@ def test_a_slip_of_the_indent_is_found_by_its_line() -> None:
     assert message == "recipe 'x.yaml' is not valid YAML: mapping values are not allowed here (line 4, column 8)"
 
 
-PAIRS = list(zip("abcdefg", "bcdefgh", strict=True))
 BOMBS = {
     "aliases": "a: &a ["
     + "1," * 30

@@ -15,6 +15,8 @@ from spikedistill.engine.finite import Found, plain
 from spikedistill.errors import TrainingFailed, UserError
 from spikedistill.methods.base import Method
 
+BAD_PIXELS = "and so are pixels of its images"
+
 
 def failure(
     found: Found,
@@ -46,6 +48,11 @@ def failure(
         layer = first_layer(method, found.inputs, autocast)
     except (RuntimeError, UserError):  # no checkpoint, no memory for it: the step's own message must not be lost
         layer = ""
+    if layer == BAD_PIXELS:  # no learning rate mends those
+        return TrainingFailed(
+            f"{found.what} in {at}, {layer}; look for them in the data, such as a division by zero in a transform, or "
+            "leave such batches out with on_bad_numbers=skip"
+        )
     go_on = "go on from the last checkpoint with --resume on_bad_numbers=skip, or " if stands else ""
     return TrainingFailed(
         f"{found.what} in {at}{layer and f', {layer}'}; {go_on}begin anew with a smaller optimizer.lr or clip=1.0"
@@ -64,7 +71,7 @@ def first_layer(method: Method, inputs: tuple[Any, ...], autocast: Callable[[], 
         Such as ``first in the output of layer 'body.conv1'``; empty where the step shows nothing this time.
     """
     if not _sound(inputs[0]):
-        return "and so are pixels of its images"
+        return BAD_PIXELS
     for name, tensor in [*method.named_parameters(), *method.named_buffers()]:
         if tensor.is_floating_point() and not _sound(tensor):
             return f"'{plain(name)}' itself is no longer finite"

@@ -86,7 +86,7 @@ def _network(
         "method": str(run.get("method") or UNKNOWN),
         "teacher": ", ".join(taught) or ("none" if run else UNKNOWN),
         "accuracy": _accuracy(run),
-        "firing rate": _rate(run.get("firing_rate")),
+        "firing rate, mean of the layers": _rate(run.get("firing_rate")),
     }
     if bill is not None:
         low, high = bill.movement

@@ -152,7 +152,15 @@ def _positive(value: Any) -> float:
 
 
 def _table(lines: Sequence[Line]) -> str:
-    heads = ("network", "T", "SynOps", "firing %", "computation", "moving data", "computation against the ANN")
+    heads = (
+        "network",
+        "T",
+        "SynOps",
+        "firing %, all neurons",
+        "computation",
+        "moving data",
+        "computation against the ANN",
+    )
     head = "".join(
         f'<th scope="col"{" class=num" if index else ""}>{escape(text)}</th>' for index, text in enumerate(heads)
     )
