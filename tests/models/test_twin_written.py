@@ -135,6 +135,10 @@ ANALOGUE = {
     "tanh plus": ("'tanh'", lambda _, x: x + torch.tanh(x)),
     "a slope of its own": ("StraightThrough", lambda _, x: StraightThrough.apply(x)),
     "a threshold": ("'_threshold'", lambda _, x: F.threshold(x, 0.1, 0.0)),
+    "size": ("'abs'", lambda _, x: x.abs()),
+    "square": ("'mul'", lambda _, x: x * x),
+    "power": ("'pow'", lambda _, x: x**2),
+    "exponential": ("'exp'", lambda _, x: torch.exp(-x)),
     "maximum with a limit": ("'maximum'", lambda _, x: torch.maximum(x, torch.tensor(0.5))),
 }
 GATES = {
@@ -146,6 +150,8 @@ GATES = {
     "attention by sigmoid": lambda _, x: ((x.flatten(2) @ x.flatten(2).mT).sigmoid() @ x.flatten(2)).view_as(x),
     "a highway": lambda m, x: m.act(x.mean(1, True)) * x + (1 - m.act(x.mean(1, True))) * x.roll(1, 1),
     "stochastic depth": lambda m, x: x * (torch.rand_like(x) > 0.5) if m.training else x,
+    "norm over channels": lambda _, x: x * torch.rsqrt((x * x).mean(1, keepdim=True) + 1e-5),
+    "unit length": lambda _, x: x / ((x**2).sum(1, keepdim=True).sqrt() + 1),
     "a scale": lambda m, x: x * torch.sigmoid(m.beta) + torch.tanh(m.beta),
 }
 

@@ -19,6 +19,7 @@ _FUNCTIONS = (
     *(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
 )
 _PRODUCTS = (torch.matmul, torch.mm, torch.bmm, torch.einsum, operator.matmul, "matmul", "mm", "bmm")
+_BENT = CURVES | {"abs", "square", "pow", "exp", "expm1", "sqrt", "rsqrt", "reciprocal", "log", "log1p", "cos"}
 _GATING = frozenset({"mul", "multiply", "div", "truediv", "true_divide", "where", "masked_fill", "lerp"})
 _ENDS = frozenset({"softmax", "scaled_dot_product_attention", "size", "getattr", "numel", "dim"})
 """Attention's weights are what they are, and sizes are no values."""
@@ -41,12 +42,16 @@ def staying(graph: fx.Graph, modules: Mapping[str, nn.Module]) -> list[fx.Node]:
             continue
         if name in UNUSUAL:
             found.append(node)
-        elif name in CURVES or (hasattr(node.target, "opaque") and is_bent(node, modules)):
+        elif name in _BENT or _is_square(node, name) or (hasattr(node.target, "opaque") and is_bent(node, modules)):
             found += [node] if _feeds_a_layer(node, modules) else []
         elif name in COMPARISONS:
             ends = [user for user in node.users if _gates_itself(user, modules) and _feeds_a_layer(user, modules)]
             found += [user if step_name(user, modules) in _GATING else node for user in ends[:1]]
     return found
+
+
+def _is_square(node: fx.Node, name: str) -> bool:
+    return name in ("mul", "multiply") and len(node.args) == 2 and node.args[0] is node.args[1]
 
 
 def _gates_itself(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
