@@ -39,6 +39,11 @@ class Viewing(nn.Module):
         return self.fc(x.view(-1, 16 * 2 * 2))
 
 
+class Two(Viewing):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return super().forward(x), x
+
+
 class Untraceable(Viewing):
     """One that cannot be traced, so that it teaches as it was written."""
 
@@ -127,6 +132,8 @@ def test_a_card_speaks_of_the_network_that_is_exported(trained: Path, tmp_path: 
         ({"teacher": "runs/ann"}, r"not 'runs/ann'; a run folder's is sd.load\('runs/ann'\)"),
         ({"teacher": nn.Conv2d(3, 10, 8)}, "the teacher does not take images of 1x8x8"),
         ({"teacher": nn.Conv2d(1, 10, 8)}, "the teacher answers an image with a tensor of shape"),
+        ({"teacher": nn.Sequential(Viewing(), nn.Softmax(1))}, "the teacher answers with probabilities, as a softmax"),
+        ({"teacher": Two()}, "teacher answers with a tuple; it must answer with one tensor"),
         ({"student": twin().requires_grad_(False)}, "no parameters that can be trained"),
     ],
 )

@@ -275,21 +275,14 @@ def _check_networks(teacher: Any, student: Any) -> None:
 def _check_input(network: nn.Module, data: Data, role: str) -> None:
     import torch
 
-    from spikedistill.methods.base import answer_shape
+    from spikedistill.methods.base import classifies
 
-    channels, height, width = data.info.shape
-    try:
-        shape = answer_shape(network, torch.zeros(1, channels, height, width))
-    except UserError:
-        raise
-    except RuntimeError as error:
+    answers = classifies(network, torch.zeros(1, *data.info.shape), role)
+    # What sums to one without being probabilities would have to do so by chance.
+    if answers.shape[-1] > 1 and bool((answers >= 0).all()) and abs(float(answers.sum()) - 1.0) < 1e-4:
         raise UserError(
-            f"the {role} does not take images of {channels}x{height}x{width}: {str(error).splitlines()[0]}"
-        ) from None
-    if len(shape) != 2:
-        raise UserError(
-            f"the {role} answers an image with a tensor of shape {list(shape[1:])}; distill teaches classifiers, "
-            "whose answers are [B, K]"
+            f"the {role} answers with probabilities, as a softmax makes them, and losses take logits: leave its last "
+            "softmax out"
         )
-    if role == "student" and shape[-1] != len(data.info.classes):
-        raise UserError(f"the student answers with {shape[-1]} classes, the data have {len(data.info.classes)}")
+    if role == "student" and answers.shape[-1] != len(data.info.classes):
+        raise UserError(f"the student answers with {answers.shape[-1]} classes, the data have {len(data.info.classes)}")

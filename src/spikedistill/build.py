@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from spikedistill.data import DataInfo
-from spikedistill.documents import first_line, read_yaml
-from spikedistill.errors import UserError
+from spikedistill.documents import read_yaml
+from spikedistill.errors import UserError, first_line
 from spikedistill.models import Network, create_model
 from spikedistill.models.activation import layers_of
 from spikedistill.models.elsewhere import PREFIX, from_timm

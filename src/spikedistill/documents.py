@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, first_line
 
 CHARACTERS, JSON_CHARACTERS, VALUES, LEVELS = 10**6, 2**28, 10**5, 64
 WHOLE = 2**63 - 1
@@ -93,12 +93,6 @@ def is_path(text: str) -> bool:
         return all(len(part) <= 255 for part in os.fsencode(text).split(b"/")) and len(text) < 4000 and "\0" not in text
     except ValueError:  # half of a character
         return False
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an exception's message, or its kind where it has none."""
-    lines = str(error).split("\n")
-    return lines[0][:300] if lines[0] else type(error).__name__
 
 
 def _where(error: Exception) -> str:

@@ -50,6 +50,12 @@ def nearest(given: str, accepted: Sequence[str]) -> str:
     return f"; did you mean '{match[0]}'?" if match else ""
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception says, as a part of a sentence: the first line of its message, or its kind where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".")[:300] if lines else type(error).__name__
+
+
 def shortened(names: Sequence[str], shown: int = 4) -> str:
     """The first names of a list, and how many more there are."""
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

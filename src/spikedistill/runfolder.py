@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spikedistill import documents
 from spikedistill.engine.checkpoint import write_durably
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, first_line
 
 STUDENT = "student.safetensors"
 OWN_TEACHER = "teacher"
@@ -62,7 +62,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return dict(sorted(load(path.read_bytes()).items()))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both readers raise many kinds; whichever it is, the file is the user's
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UserError(f"'{path}' cannot be read as a state dict: {reason}") from None
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -11,7 +11,7 @@ from torch import Tensor
 from spikedistill.data.catalogue import HUB
 from spikedistill.data.confined import check_confined
 from spikedistill.data.rows import Stored, stored_image
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, first_line
 
 LABEL_NAMES = ("label", "labels", "fine_label", "coarse_label")
 TEST_SPLITS = ("test", "validation", "valid", "val", "dev")
@@ -169,12 +169,6 @@ def _splits(loaded: Any) -> Mapping[str, Any]:
     if not isinstance(loaded, Mapping):
         raise ValueError("a single table without splits")
     return loaded
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says, as part of a sentence."""
-    lines = str(error).splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def image_column(features: Mapping[str, Any], name: str) -> str:

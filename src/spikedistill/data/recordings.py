@@ -29,7 +29,7 @@ from spikedistill.data.folders import FileRows
 from spikedistill.data.images import Opened, open_stored
 from spikedistill.data.rows import Rows, Stored
 from spikedistill.data.split import stratified_split
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from spikedistill.data.settings import DataSettings
@@ -189,7 +189,7 @@ def read_recording(file: Path, sensor: tuple[int, int], where: str) -> Events:
         raise UserError(f"{where} needs the package {error.name}, which is not installed: {EXTRA}") from error
     # The readers are other packages' and raise whatever their parsing runs into.
     except Exception as error:
-        said = (str(error) or type(error).__name__).splitlines()[0]
+        said = first_line(error)
         raise UserError(f"{where} cannot be read ({said}); replace or remove it") from error
     return from_array(array, sensor, where)
 
@@ -279,7 +279,7 @@ def _downloaded(name: str, recorded: Recorded) -> Path:
     try:
         dataset = getattr(tonic.datasets, recorded.tonic)(save_to=str(cache_root() / "tonic"))
     except (OSError, RuntimeError, ValueError) as error:
-        said = (str(error) or type(error).__name__).splitlines()[0]
+        said = first_line(error)
         raise UserError(
             f"data set '{name}' could not be downloaded ({said}); pass a local copy of its files with data.path="
         ) from error

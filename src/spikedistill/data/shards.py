@@ -23,8 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from spikedistill.data.decode import Decodes
 from spikedistill.data.rows import stored_image
 from spikedistill.data.seeds import generator, seed_of, seeded
-from spikedistill.documents import first_line
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, first_line
 
 CHUNK = 32
 """Rows that a reading process hands over at once."""

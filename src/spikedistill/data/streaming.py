@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from spikedistill.data.confined import check_confined
 from spikedistill.data.decode import choose_decoder
-from spikedistill.data.hub import TEST_SPLITS, check_parquet, first_line, image_column, image_roots, label_column
+from spikedistill.data.hub import TEST_SPLITS, check_parquet, image_column, image_roots, label_column
 from spikedistill.data.shards import EncodedRows, ShardSet
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from spikedistill.data.settings import DataSettings

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from spikedistill.errors import UserError, WriteFailed
+from spikedistill.errors import UserError, WriteFailed, first_line
 
 KEEP = 2
 NAME = re.compile(r"step-(\d{10})\.pt")
@@ -134,7 +134,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     try:
         state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever it is that a stranger put there
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UserError(f"'{path}' is no checkpoint of spikedistill: {reason}") from None
     if not isinstance(state, dict):
         raise UserError(f"'{path}' is no checkpoint of spikedistill: it holds a {type(state).__name__}")

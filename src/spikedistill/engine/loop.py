@@ -25,7 +25,7 @@ from spikedistill.engine.processes import any_process, together
 from spikedistill.engine.progress import Bar, Reporter
 from spikedistill.engine.sharding import Whole
 from spikedistill.engine.stopping import Stop
-from spikedistill.errors import Stopped, TrainingFailed, UserError
+from spikedistill.errors import Stopped, TrainingFailed, UserError, first_line
 from spikedistill.methods.base import Method, Progress, check_answer
 from spikedistill.spiking.joining import teach_inductor
 
@@ -143,7 +143,7 @@ class Trainer:
             self._draw_on(state["rng"], state["rng_cuda"])
             self.clock.after(self.position.wall_seconds, self.position.compile_seconds)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             raise UserError(
                 f"the checkpoints in '{folder}' are not of this run ({reason}); begin anew in another folder: out="
             ) from None

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from spikedistill.data import DataInfo, Loader
 from spikedistill.data.hub import check_labels
 from spikedistill.data.own import from_dataset
-from spikedistill.documents import first_line
 from spikedistill.engine.loop import Batches
 from spikedistill.errors import UserError
-from spikedistill.methods.base import answer_shape, seen_by
+from spikedistill.methods.base import classifies
 
 
 def batches_of(
@@ -35,7 +34,7 @@ def batches_of(
         return _in_batches(network, data, place)
 
     def classes(shape: tuple[int, ...]) -> int:
-        return _classes(network, torch.zeros(1, *shape[-3:], device=place))
+        return classifies(network, torch.zeros(1, *shape[-3:], device=place)).shape[-1]
 
     info, source = from_dataset(data, classes, workers)
     return info, Loader(source, info, batch_size=batch_size, device=place, shuffle=False, seed=seed)
@@ -51,7 +50,7 @@ def _in_batches(network: nn.Module, data: Iterable[Any], place: torch.device) ->
         raise UserError("there are no images to evaluate on")
     images = first[0]
     sequences = images.dim() == 5
-    batches.classes = _classes(network, images[:1, :1] if sequences else images[:1])
+    batches.classes = classifies(network, images[0, :1] if sequences else images[:1]).shape[-1]
     channels, height, width = images.shape[-3:]
     names = tuple(str(number) for number in range(batches.classes))
     constants = (0.0,) * channels, (1.0,) * channels
@@ -76,17 +75,3 @@ class _Batches:
             images, labels = (part.to(self.place) for part in batch)
             check_labels(labels, self.classes, f"batch {index} of the data")
             yield images.float() / 255 if images.dtype == torch.uint8 else images, labels
-
-
-def _classes(network: nn.Module, example: Tensor) -> int:
-    """How many classes a network knows."""
-    try:
-        shape = answer_shape(network, seen_by(network, example))
-    except UserError:
-        raise
-    except (RuntimeError, ValueError) as error:
-        size = "x".join(str(side) for side in example.shape[-3:])
-        raise UserError(f"the network does not take images of {size}: {first_line(error)}") from None
-    if len(shape) != 2:
-        raise UserError(f"the network answers an image with {list(shape[1:])}; what is evaluated must answer [B, K]")
-    return shape[-1]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, first_line
 from spikedistill.export.guard import check_hdf5
 from spikedistill.export.neurons import DT
 from spikedistill.export.nir_file import require_nir
@@ -139,7 +139,7 @@ class NirNetwork(nn.Module):
                 with torch.no_grad():
                     outputs[name] = self._one(number, name, torch.zeros(1, *self.shape), outputs, {})
             except (RuntimeError, IndexError, ValueError) as error:
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
                 raise UserError(
                     f"{self._source}: node '{name}' ({kind}) does not take {_listed(shapes)}: {reason}"
                 ) from None
@@ -172,7 +172,7 @@ def read_nir(path: str | Path | io.BytesIO, timesteps: int | None = None, dt: fl
     try:
         graph = nir.read(path, type_check=False)  # pyright: ignore[reportArgumentType]
     except Exception as error:  # whatever the reader stumbles over, the file is the user's
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UserError(f"{source} cannot be read as NIR: {reason}") from None
     return NirNetwork(graph, timesteps, dt, source).eval()
 

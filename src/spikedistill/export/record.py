@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, first_line
 from spikedistill.models.activation import Spike, layers_of
 from spikedistill.models.folded import TwinSpike
 from spikedistill.models.fuse import restore
@@ -243,7 +243,7 @@ def _rows(network: Network | Twin, images: Tensor) -> Tensor:
     try:
         network(rows)
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"the network does not take images {list(rows.shape[1:])}: {reason}") from None
     return rows
 

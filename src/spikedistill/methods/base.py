@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, first_line
 from spikedistill.spiking.time import readout
 
 NO_TEACHER, FROZEN_TEACHER, JOINT_TEACHER = "none", "frozen", "joint"
@@ -185,14 +185,40 @@ def seen_by(network: nn.Module, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def answer_shape(network: nn.Module, example: Tensor) -> torch.Size:
-    """Shape of a network's logits for ``example``, leaving its mode and its BatchNorm statistics as they were."""
+def answer_to(network: nn.Module, example: Tensor) -> Tensor:
+    """A network's logits for ``example``, leaving its mode and its BatchNorm statistics as they were."""
     training = network.training
     network.eval()
     try:
-        return network(example).shape
+        return network(example)
     finally:
         network.train(training)
+
+
+def classifies(network: nn.Module, example: Tensor, role: str = "network") -> Tensor:
+    """A network's logits for one image, ``[1, K]``.
+
+    Args:
+        network: any.
+        example: the image ``[1, C, H, W]``.
+        role: what to call the network.
+
+    Raises:
+        UserError: it does not take such images, or does not answer with logits.
+    """
+    try:
+        answers = answer_to(network, example)
+    except (RuntimeError, ValueError) as error:
+        size = "x".join(str(side) for side in example.shape[1:])
+        raise UserError(f"the {role} does not take images of {size}: {first_line(error)}") from None
+    if not isinstance(answers, Tensor):
+        raise UserError(f"the {role} answers with a {type(answers).__name__}; it must answer with one tensor [B, K]")
+    if answers.dim() != 2:
+        raise UserError(
+            f"the {role} answers an image with a tensor of shape {list(answers.shape[1:])}; a classifier is wanted, "
+            "which answers [B, K]"
+        )
+    return answers
 
 
 def check_classes(student: nn.Module, teacher: nn.Module, example: Tensor) -> None:
@@ -201,6 +227,6 @@ def check_classes(student: nn.Module, teacher: nn.Module, example: Tensor) -> No
     Raises:
         UserError: the class counts differ.
     """
-    ours, theirs = answer_shape(student, example)[-1], answer_shape(teacher, example)[-1]
+    ours, theirs = answer_to(student, example).shape[-1], answer_to(teacher, example).shape[-1]
     if ours != theirs:
         raise UserError(f"the teacher answers with {theirs} classes and the student with {ours}; they must be the same")

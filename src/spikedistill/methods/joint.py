@@ -68,7 +68,7 @@ from spikedistill.methods.base import (
     Lesson,
     Method,
     Progress,
-    answer_shape,
+    answer_to,
     check_classes,
     seen_by,
 )
@@ -91,7 +91,7 @@ class Branches(nn.Module):
 
     def __init__(self, network: nn.Module, points: dict[str, str], example: Tensor) -> None:
         super().__init__()
-        classes = answer_shape(network, example)[-1]
+        classes = answer_to(network, example).shape[-1]
         shapes = feature_shapes(network, points, "after", example)
         self.layers = nn.ModuleDict({module_key(name): nn.Linear(shapes[name][1], classes) for name in points})
         self.taps = MethodTaps(network, points, "after")

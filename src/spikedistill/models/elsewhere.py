@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, first_line
 from spikedistill.models.rescale import Normalisation
 
 PREFIX = "timm/"
@@ -43,7 +43,7 @@ def from_timm(
     try:
         network = timm.create_model(short, **settings)
     except Exception as error:  # timm, its hub and its networks raise many kinds; the name or the network is the user's
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UserError(f"timm cannot make '{short}': {reason}") from None
     config = network.pretrained_cfg
     return network, (tuple(config["mean"]), tuple(config["std"]))

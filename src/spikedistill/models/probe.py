@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, first_line
 
 ROWS = 4
 
@@ -119,7 +119,7 @@ def check_steady(network: nn.Module, images: Tensor) -> None:
     try:
         (first, calls), (_, again) = _calls(network, images), _calls(network, images)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"the network does not take example_input {list(images.shape)}: {reason}") from None
     for name, value in network.state_dict().items():
         if not isinstance(value, Tensor):

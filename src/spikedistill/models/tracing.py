@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.overrides import TorchFunctionMode
 
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, first_line
 from spikedistill.models.folded import noise_state
 from spikedistill.models.known import Known
 from spikedistill.models.patched import recorded
@@ -203,7 +203,7 @@ class ValueTracer(fx.Tracer):
             raise
         except Exception as error:
             name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = first_line(error)
             hint = "T is folded into the batch, so a reshape must take the batch size from its input: x.size(0), or -1"
             case = "in training mode" if self.root.training else "for another batch size than the example's"
             raise self.refusal(f"{name} fails {case} ({reason}); {hint}") from None
@@ -236,7 +236,7 @@ def trace(network: nn.Module, rows: Tensor, is_activation: Callable[..., bool]) 
     except UserError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise tracer.refusal(f"its forward cannot be traced: {reason}") from None
     for node in graph.nodes:
         node.type = None

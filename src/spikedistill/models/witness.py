@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, first_line
 from spikedistill.models.folded import TwinSpike
 from spikedistill.models.probe import close, refusal
 from spikedistill.spiking import LIF
@@ -52,7 +52,7 @@ def copied(network: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(network)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise _uncopied(network, f"it cannot be copied: {reason}") from None
 
 

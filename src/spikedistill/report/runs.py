@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spikedistill.documents import read_json, read_yaml
-from spikedistill.errors import UserError, printable, shortened
+from spikedistill.errors import UserError, first_line, printable, shortened
 from spikedistill.report.evaluation import Evaluation, parse_evaluation, parse_per_timestep, within_reason
 
 PLAIN_ANN, PLAIN_SNN = "ann", "snn"
@@ -216,7 +216,7 @@ def _read_metrics(path: Path) -> dict[str, list[float | None]]:
             columns = list(reader.fieldnames or [])
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as fault:
-        raise UserError(f"{path} cannot be read: {_first_line(fault)}") from fault
+        raise UserError(f"{path} cannot be read: {first_line(fault)}") from fault
     if "epoch" not in columns:
         raise UserError(f"{path} has no column 'epoch' (columns: {', '.join(columns)[:200] or 'none'})")
     by_epoch: dict[float, list[float | None]] = {}
@@ -280,7 +280,3 @@ def _name(value: Any) -> str:
     if isinstance(value, dict):
         value = value.get("name") or value.get("model") or value.get("path")
     return "unknown" if value is None else str(value)
-
-
-def _first_line(fault: Exception) -> str:
-    return " ".join(str(fault).split())[:200]

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spikedistill.data.seeds import seed_of
-from spikedistill.documents import first_line
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, first_line
 from spikedistill.models.subnets import Space, Subnet
 from spikedistill.search.measure import Measured
 from spikedistill.search.space import subnet_at, suggest
@@ -126,7 +125,7 @@ def _open(storage: str | Path) -> BaseStorage:
     try:
         return RDBStorage(url)
     except (SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
-        raise UserError(f"the search's storage '{storage}' cannot be used: {str(error).splitlines()[0]}") from None
+        raise UserError(f"the search's storage '{storage}' cannot be used: {first_line(error)}") from None
 
 
 def _finished(study: Study) -> list[Trial]:
