@@ -193,6 +193,7 @@ def evaluate_run(
     result = evaluate(run.network, run.test_images(), len(run.data.info.classes))
     return {
         "run": str(folder),
+        "data": str(run.recipe.data.path or run.recipe.data.name),
         "timesteps": result.timesteps,
         "images": result.count,
         "accuracy": result.accuracy,
@@ -252,7 +253,7 @@ def print_evaluation(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(result, indent=2))
         return
-    print(f"accuracy {result['accuracy']:.2f} % on {result['images']} test images")
+    print(f"accuracy {result['accuracy']:.2f} % on {result['images']} test images of {result['data']}")
     if result["timesteps"]:
         steps = "  ".join(f"T={t} {value:.2f}" for t, value in result["accuracy_per_timestep"].items())
         print(f"by timesteps (percent): {steps}")

@@ -82,6 +82,20 @@ def test_images_refused(image_folder, picture):
     assert "dog/2.png' cannot be read as an image" in refused(image_folder)
 
 
+def test_all_images_that_cannot_be_used_are_named_at_once(image_folder, picture):
+    pictures = sorted((image_folder / "train").rglob("*.png"))
+    for file in pictures[:1] + pictures[2:4]:
+        file.write_text("no image")
+    picture(1, size=(6, 7)).save(pictures[4])
+    message = refused(image_folder)
+    assert message.startswith(f"image '{pictures[0]}' cannot be read as an image")
+    others = [f"image '{file}'" for file in pictures[2:5]]
+    assert message.endswith(f"; 3 more cannot be used: {', '.join(others)}")
+    for file in pictures:
+        file.write_text("no image")
+    assert f"image '{pictures[0]}' cannot be read" in refused(image_folder), "nor is there a shape to be had"
+
+
 def test_late_colour_among_grey_images_is_refused(tmp_path, picture):
     for part in ("train", "test"):
         folder = tmp_path / "set" / part / "a"

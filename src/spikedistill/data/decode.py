@@ -3,13 +3,14 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from spikedistill.data.rows import Rows
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, shortened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,6 +22,8 @@ PIXELS = 2**26
 """Of one image, at most: a file of a few kilobytes can claim any number."""
 BROKEN = (OSError, SyntaxError, ValueError, EOFError)
 INSPECTED = 64
+REFUSED = 20
+"""Images that cannot be used, after which no more are looked for."""
 PIECE = 64
 THREADS = min(8, os.cpu_count() or 1)
 Item = TypeVar("Item")
@@ -116,29 +119,61 @@ def as_array(image: "Image") -> Tensor:
 
 def choose_decoder(rows: Rows, channels: int | None, size: int | None, resize: int | None = None) -> Decoder:
     """Decides on one shape from the first image, and on colour from up to 64 images spread over the part."""
-    count = len(rows.labels)
-    first = fit(open_image(rows, 0), size)
+    opened = _readable(rows, range(0, len(rows.labels), max(1, len(rows.labels) // INSPECTED)))
+    first = fit(next(opened), size)
     if channels is None:
-        step = max(1, count // INSPECTED)
-        is_grey = all(open_image(rows, row).mode in GREY_MODES for row in range(0, count, step))
+        is_grey = all(image.mode in GREY_MODES for image in chain([first], opened))
         return Decoder((1 if is_grey else 3, first.height, first.width), size, False, resize)
     return Decoder((channels, first.height, first.width), size, True, resize)
 
 
+def _readable(rows: Rows, inspected: Sequence[int]) -> "Iterator[Image]":
+    """Those of some images that can be read; which cannot is said by who decodes them all.
+
+    Raises:
+        UserError: none of them.
+    """
+    refusals, found = [], 0
+    for row in inspected:
+        try:
+            image = open_image(rows, row)
+        except UserError as error:
+            refusals.append(error)
+            continue
+        found += 1
+        yield image
+    if refusals and not found:
+        raise refusals[0]
+
+
 def decode(rows: Rows, indices: Sequence[int], decoder: Decodes, title: str) -> Tensor:
-    """Decodes rows to ``[N, *decoder.shape]`` uint8, large images in threads, with a progress bar on a terminal."""
+    """Decodes rows to ``[N, *decoder.shape]`` uint8, large images in threads, with a progress bar on a terminal.
+
+    Raises:
+        UserError: names the first images that cannot be read, or are of another shape.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     images = torch.empty(len(indices), *decoder.shape, dtype=torch.uint8)
+    refused: dict[int, UserError] = {}
 
     def decode_piece(first: int) -> None:
         for position in range(first, min(first + PIECE, len(indices))):
-            images[position] = decoder(rows, indices[position])
+            if len(refused) >= REFUSED:  # these are not single broken files
+                return
+            try:
+                images[position] = decoder(rows, indices[position])
+            except UserError as error:
+                refused[position] = error
 
     with ThreadPoolExecutor(decoder.threads) as pool:
         pieces = range(0, len(indices), PIECE)
         for _ in progress(pool.map(decode_piece, pieces), f"decoding {title}", len(pieces)):
             pass
+    if refused:
+        first, *others = sorted(refused)
+        more = shortened([rows.where(indices[position]) for position in others])
+        raise UserError(f"{refused[first]}{more and f'; {len(others)} more cannot be used: {more}'}")
     return images
 
 

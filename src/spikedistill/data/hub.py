@@ -143,8 +143,8 @@ def open_splits(splits: Mapping[str, Any], name: str, folder: Path | None = None
             check_labels(test.labels, len(classes), f"'{name}' split '{key}'")
             return Stored(name, classes, train, test)
     raise UserError(
-        f"data set '{name}' has no test split with labels (it has: {', '.join(splits)}; "
-        f"accepted: {', '.join(TEST_SPLITS)})"
+        f"data set '{name}' has no test split with labels (it has: {', '.join(splits)}; accepted: "
+        f"{', '.join(TEST_SPLITS)}); a folder of pictures is laid out as train/CLASS/... and test/CLASS/..."
     )
 
 
