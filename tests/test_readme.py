@@ -11,7 +11,10 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 
 def test_the_python_examples_run(tmp_path: Path) -> None:
     distilled, spikified = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
-    teacher, student = map(float, printed(distilled, tmp_path).split())
+    accuracies, found = printed(distilled, tmp_path).splitlines()
+    teacher, student = map(float, accuracies.split())
+    assert found.startswith("{1: ")
+    assert f"{student}}} {{'gaussian': {{0.0: {student}, 0.1: " in found, "read back, it is what the run says"
     assert teacher > 95.0
     assert student > 90.0
     assert len(printed(spikified, tmp_path).splitlines()) == 2
