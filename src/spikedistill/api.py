@@ -278,8 +278,9 @@ def _check_input(network: nn.Module, data: Data, role: str) -> None:
     from spikedistill.methods.base import classifies
 
     answers = classifies(network, torch.zeros(1, *data.info.shape), role)
-    # What sums to one without being probabilities would have to do so by chance.
-    if answers.shape[-1] > 1 and bool((answers >= 0).all()) and abs(float(answers.sum()) - 1.0) < 1e-4:
+    # An ANN's logits that are all positive and sum to one would do so by chance; rates of output neurons may well.
+    spiking = getattr(network, "timesteps", None) is not None
+    if not spiking and answers.shape[-1] > 1 and bool((answers > 0).all()) and abs(float(answers.sum()) - 1.0) < 1e-4:
         raise UserError(
             f"the {role} answers with probabilities, as a softmax makes them, and losses take logits: leave its last "
             "softmax out"
