@@ -186,6 +186,12 @@ def test_several_data_sets_are_told_one_by_one(make_run, tmp_path):
     assert "4 runs on 2 data sets" in text and "2conv on mnist" in text
 
 
+def test_two_networks_on_one_data_set_are_titled_by_it(make_run, tmp_path):
+    for model in ("2conv", "lenet5"):
+        make_run("snn", dataset="mnist", model=model)
+    assert "2 runs on mnist" in read(write_report(find_runs(tmp_path / "runs"), tmp_path)).text
+
+
 def test_a_hundred_classes_make_a_small_page(make_run, tmp_path):
     run = make_run("sakd", classes=[f"class {index}" for index in range(100)], accuracy=60.0)
     content = json.loads((run / "evaluation.json").read_text())

@@ -91,7 +91,8 @@ def _anchor(name: str) -> str:
 def _title(report: Report) -> str:
     if len(report.blocks) == 1:
         return report.blocks[0].title
-    return f"{len(report.runs)} runs on {len({block.dataset for block in report.blocks})} data sets"
+    names = list(dict.fromkeys(block.dataset for block in report.blocks))
+    return f"{len(report.runs)} runs on {names[0] if len(names) == 1 else f'{len(names)} data sets'}"
 
 
 def _picture(report: Report) -> str:
