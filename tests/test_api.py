@@ -104,7 +104,7 @@ def test_a_network_of_ones_own_is_passed_to_load(tmp_path: Path) -> None:
 
     data = TensorDataset(Stripes(60, 0).images, Stripes(60, 0).labels)
     run = sd.distill(None, Mine(), data, data, method="ann", epochs=2, out=tmp_path / "run", verbose=False)
-    with pytest.raises(sd.UserError, match=r"pass it: load\(folder, network=\.\.\.\)"):
+    with pytest.raises(sd.UserError, match=r"read it with sd\.load\(folder, network=\.\.\.\)"):
         sd.load(tmp_path / "run")
     network = Mine()
     assert sd.load(tmp_path / "run", network=network) is network
@@ -122,7 +122,7 @@ def test_a_network_of_ones_own_is_passed_to_load(tmp_path: Path) -> None:
         ({"optimizer": {"name": "sdg"}}, "did you mean 'sgd'"),
         ({"teacher": models(classes=5)[0]}, "answers with 5 classes and the student with 3"),
         ({"student": models(classes=5)[1]}, "answers with 5 classes, the data have 3"),
-        ({"student": dense()}, "answers an image with a tensor of shape [4, 8, 8]; distill teaches classifiers"),
+        ({"student": dense()}, "answers an image with a tensor of shape [4, 8, 8]; a classifier is wanted"),
         ({"student": models(image_size=12)[1]}, "built for images of 12x12 pixels"),
         ({"test": None}, "test= must be a Dataset too"),
     ],

@@ -21,6 +21,7 @@ from spikedistill.errors import UserError
 from spikedistill.models.elastic import ElasticResNet
 from spikedistill.models.resnet import ResNet
 from spikedistill.models.subnets import RESNET34, SPACE, Subnet
+from spikedistill.recipe import parse
 from spikedistill.recipebook import list_recipes, read_recipe
 from spikedistill.search import Measured, Trial, draw
 
@@ -110,7 +111,7 @@ def test_the_best_subnet_loads_as_a_plain_network(searched: tuple[Path, str]) ->
 def test_the_bests_recipe_trains_it_alone(searched: tuple[Path, str]) -> None:
     folder, _ = searched
     recipe = read_recipe(str(folder / "search" / "best" / "config.yaml"))
-    assert recipe.method == {"name": "sakd", "side": "before"}
+    assert recipe.method == parse({"method": {"name": "sakd", "side": "before"}}).method
     assert recipe.teacher is not None
     assert recipe.teacher.path == str(folder / "teacher")
     out = folder / "alone"
