@@ -263,11 +263,11 @@ def _check_encoding(student: nn.Module, data: Data) -> None:
 
 def _check_networks(teacher: Any, student: Any) -> None:
     """Refuses what is no network, and a student of which nothing can be trained."""
-    from spikedistill.models.activation import checked_network
+    from spikedistill.models.network import checked_network
 
-    for role, given in (("student", student), ("teacher", teacher)):
-        if given is not None or role == "student":
-            checked_network(given, role)
+    checked_network(student, "student")
+    if teacher is not None:
+        checked_network(teacher, "teacher")
     if not any(parameter.requires_grad for parameter in student.parameters()):
         raise UserError("the student has no parameters that can be trained; set student.requires_grad_(True)")
 

@@ -150,7 +150,7 @@ def _export(
     dt: float | None,
 ) -> Exported:
     from spikedistill.export import DT, About, export
-    from spikedistill.models.activation import checked_network
+    from spikedistill.models.network import checked_network
     from spikedistill.models.twin import name_of
     from spikedistill.runfolder import state_bytes
 

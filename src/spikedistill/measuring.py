@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -63,15 +62,16 @@ def evaluate(
         UserError: no images, labels that are not the network's classes, or an unknown noise.
     """
     from spikedistill.evalrun import ALL
+    from spikedistill.evaluation.accuracy import device_of
     from spikedistill.evaluation.accuracy import evaluate as measure
     from spikedistill.evaluation.given import batches_of
     from spikedistill.evaluation.robustness import NOISES, noises_for, parse_noise, robustness
-    from spikedistill.models.activation import checked_network
+    from spikedistill.models.network import checked_network
 
     checked_network(network)
     kinds = [noise] if isinstance(noise, str) else list(noise)
     wanted = [parse_noise(text) for text in kinds if text != ALL]
-    place = next(itertools.chain(network.parameters(), network.buffers()), torch.zeros(())).device
+    place = device_of(network)
     if run is not None:
         info, batches = _of_run(network, run, data, place)
     else:

@@ -133,17 +133,17 @@ def _readable(rows: Rows, inspected: Sequence[int]) -> "Iterator[Image]":
     Raises:
         UserError: none of them.
     """
-    refusals, found = [], 0
+    refusal, found = None, False
     for row in inspected:
         try:
             image = open_image(rows, row)
         except UserError as error:
-            refusals.append(error)
+            refusal = refusal or error
             continue
-        found += 1
+        found = True
         yield image
-    if refusals and not found:
-        raise refusals[0]
+    if refusal and not found:
+        raise refusal
 
 
 def decode(rows: Rows, indices: Sequence[int], decoder: Decodes, title: str) -> Tensor:
@@ -173,7 +173,8 @@ def decode(rows: Rows, indices: Sequence[int], decoder: Decodes, title: str) -> 
     if refused:
         first, *others = sorted(refused)
         more = shortened([rows.where(indices[position]) for position in others])
-        raise UserError(f"{refused[first]}{more and f'; {len(others)} more cannot be used: {more}'}")
+        least = "at least " if len(refused) >= REFUSED else ""
+        raise UserError(f"{refused[first]}{more and f'; {least}{len(others)} more cannot be used: {more}'}")
     return images
 
 

@@ -70,7 +70,7 @@ def from_datasets(
         check_labels(test_labels, len(names), "the test data set")
     source = _source(train, workers, shape, len(names))
     kept, held = (source, None) if labels is None else held_out(source, labels, validation, seed)
-    return Data(_info(names, shape), kept, held, _source(test, workers, shape, len(names)), augment)
+    return Data(as_they_come(names, shape), kept, held, _source(test, workers, shape, len(names)), augment)
 
 
 def from_dataset(
@@ -90,11 +90,12 @@ def from_dataset(
     count, labels = classes(shape), _cheap_labels(dataset)
     if labels is not None:
         check_labels(labels, count, "the test data set")
-    return _info(tuple(str(number) for number in range(count)), shape), _source(dataset, workers, shape, count)
+    return as_they_come(count, shape), _source(dataset, workers, shape, count)
 
 
-def _info(names: tuple[str, ...], shape: tuple[int, ...]) -> DataInfo:
-    """Of items that are left as they come."""
+def as_they_come(classes: int | Sequence[str], shape: tuple[int, ...]) -> DataInfo:
+    """What is known of items that are left as they come: how many or which classes, and the shape of an item."""
+    names = tuple(map(str, range(classes) if isinstance(classes, int) else classes))
     *steps, channels, height, width = shape
     constants = (0.0,) * channels, (1.0,) * channels
     return DataInfo("own", names, (channels, height, width), *constants, steps[0] if steps else None)

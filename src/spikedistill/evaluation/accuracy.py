@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,6 +42,11 @@ class Evaluation:
     def mean_firing_rate(self) -> float | None:
         """Spikes per neuron and step over all layers, weighted by layer only; None for an ANN."""
         return sum(self.firing_rate.values()) / len(self.firing_rate) if self.firing_rate else None
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network lies: the place of its first parameter or buffer, the CPU if it has none."""
+    return next(itertools.chain(network.parameters(), network.buffers()), torch.zeros(())).device
 
 
 @contextmanager

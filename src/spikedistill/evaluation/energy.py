@@ -8,7 +8,6 @@ layer but the first for binary.
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from spikedistill.errors import UserError
+from spikedistill.evaluation.accuracy import device_of
 from spikedistill.evaluation.cost import BITS, Energy, Layer
 from spikedistill.evaluation.counting import (
     ACTIVATION,
@@ -33,8 +33,8 @@ from spikedistill.evaluation.counting import (
 )
 from spikedistill.evaluation.inputs import SPARSE, SPIKES
 from spikedistill.evaluation.prices import DEFAULT_PRICES, Prices, prices
-from spikedistill.models.activation import checked_network
 from spikedistill.models.fuse import restore
+from spikedistill.models.network import checked_network
 from spikedistill.spiking import compiling
 
 _WAYS_IN = ("__iter__", "__getitem__", "epoch")
@@ -75,7 +75,7 @@ def energy(
             f"{type(network).__name__} holds neurons but has no attribute `timesteps`, so its operations cannot be "
             "counted by the step; give it one that can be set"
         )
-    place = next(itertools.chain(subject.parameters(), subject.buffers()), torch.zeros(())).device
+    place = device_of(subject)
     measured, static = 0, None
     with _in_plain_operations():
         for batch in _batches(subject, data, batch_size):

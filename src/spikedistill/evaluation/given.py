@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from spikedistill.data import DataInfo, Loader
 from spikedistill.data.hub import check_labels
-from spikedistill.data.own import from_dataset
+from spikedistill.data.own import as_they_come, from_dataset
 from spikedistill.engine.loop import Batches
 from spikedistill.errors import UserError
 from spikedistill.methods.base import classifies
@@ -23,10 +23,10 @@ def batches_of(
     network: nn.Module, data: Any, place: torch.device, batch_size: int, workers: int, seed: int
 ) -> tuple[DataInfo, Batches]:
     """Images that the caller holds, as they come."""
-    if data is None or isinstance(data, str | Path):
+    if isinstance(data, str | Path) or not any(hasattr(data, way) for way in ("__iter__", "__getitem__")):
         raise UserError(
-            "data must be a Dataset, a pair of tensors or a loader; images by a name or a path are found with the run "
-            "whose normalisation they need: run='runs/mine'"
+            f"data must be a Dataset, a pair of tensors or a loader, not {data!r:.60}; images by a name or a "
+            "path are found with the run whose normalisation they need: run='runs/mine'"
         )
     if isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
         data = torch.utils.data.TensorDataset(*data)
@@ -42,8 +42,6 @@ def batches_of(
 
 def _in_batches(network: nn.Module, data: Iterable[Any], place: torch.device) -> tuple[DataInfo, Batches]:
     """A loader's batches, which are read anew for every kind of noise; what can be read only once is kept."""
-    if not isinstance(data, Iterable):
-        raise UserError(f"data is of type {type(data).__name__}; it must be a Dataset, a pair of tensors or a loader")
     batches = _Batches(list(data) if isinstance(data, Iterator) else data, place)
     first = next(batches.epoch(0), None)
     if first is None:
@@ -51,10 +49,8 @@ def _in_batches(network: nn.Module, data: Iterable[Any], place: torch.device) ->
     images = first[0]
     sequences = images.dim() == 5
     batches.classes = classifies(network, images[0, :1] if sequences else images[:1]).shape[-1]
-    channels, height, width = images.shape[-3:]
-    names = tuple(str(number) for number in range(batches.classes))
-    constants = (0.0,) * channels, (1.0,) * channels
-    return DataInfo("own", names, (channels, height, width), *constants, len(images) if sequences else None), batches
+    shape = tuple(images.shape[-3:])
+    return as_they_come(batches.classes, (len(images), *shape) if sequences else shape), batches
 
 
 @dataclass
@@ -73,5 +69,10 @@ class _Batches:
             if not (isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(x, Tensor) for x in batch)):
                 raise UserError(f"batch {index} of the data is no pair of tensors (images, labels)")
             images, labels = (part.to(self.place) for part in batch)
+            if images.dim() not in (4, 5) or labels.shape != images.shape[-4:-3] or labels.is_floating_point():
+                raise UserError(
+                    f"batch {index} of the data has images {list(images.shape)} and labels {list(labels.shape)} of "
+                    f"{labels.dtype}; wanted are [B, C, H, W] or [T, B, C, H, W], and class numbers [B]"
+                )
             check_labels(labels, self.classes, f"batch {index} of the data")
             yield images.float() / 255 if images.dtype == torch.uint8 else images, labels

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -63,15 +62,6 @@ def checked_neuron(given: Any) -> LIF:
     name = getattr(given, "__name__", None)
     told = f"'{name}' itself; call it: sd.{name}()" if name else f"{given!r:.60}"
     raise UserError(f"neuron must be a neuron such as sd.LIF(), not {told}")
-
-
-def checked_network(given: Any, role: str = "network") -> nn.Module:
-    """Returns ``given`` if it is a network; raises UserError otherwise. ``role`` is what the caller calls it."""
-    if isinstance(given, nn.Module):
-        return given
-    remedy = f"; a run folder's is sd.load({str(given)!r})" if isinstance(given, str | Path) else ""
-    kind = f"the class {given.__name__}; make one of it: {given.__name__}(...)" if isinstance(given, type) else None
-    raise UserError(f"{role} must be a torch.nn.Module, not {kind or f'{given!r:.60}'}{remedy}")
 
 
 def _spike(neuron: LIF, clock: Clock) -> Spike:

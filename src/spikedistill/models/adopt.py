@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spikedistill.errors import UserError
-from spikedistill.models.activation import checked_network
-from spikedistill.models.network import checked_timesteps
+from spikedistill.models.network import checked_network, checked_timesteps
 from spikedistill.spiking.time import direct_encode, readout
 
 # How each library's stateful modules go back to rest. Asked of the modules, so that neither library is imported.

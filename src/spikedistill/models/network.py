@@ -8,6 +8,8 @@ or the spikes of one more layer of neurons behind them (``output``).
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -167,3 +169,12 @@ def checked_timesteps(value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UserError(f"timesteps must be a whole number of at least 1, not {value!r}")
     return value
+
+
+def checked_network(given: Any, role: str = "network") -> nn.Module:
+    """Returns ``given`` if it is a network; raises UserError otherwise. ``role`` is what the caller calls it."""
+    if isinstance(given, nn.Module):
+        return given
+    remedy = f"; a run folder's is sd.load({str(given)!r})" if isinstance(given, str | Path) else ""
+    kind = f"the class {given.__name__}; make one of it: {given.__name__}(...)" if isinstance(given, type) else None
+    raise UserError(f"{role} must be a torch.nn.Module, not {kind or f'{given!r:.60}'}{remedy}")

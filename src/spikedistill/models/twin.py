@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from spikedistill.errors import UserError, shortened
-from spikedistill.models.activation import checked_network, checked_neuron
+from spikedistill.models.activation import checked_neuron
 from spikedistill.models.adopt import Adopted
 from spikedistill.models.assemble import Parts, assemble
 from spikedistill.models.calibrate import calibrate
 from spikedistill.models.folded import Analogue, OneMask, TwinSpike
-from spikedistill.models.network import checked_timesteps
+from spikedistill.models.network import checked_network, checked_timesteps
 from spikedistill.models.probe import check_steady, example_rows, refusal
 from spikedistill.models.replaceable import is_activation
 from spikedistill.models.tracing import trace
