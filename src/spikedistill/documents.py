@@ -12,9 +12,12 @@ import math
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spikedistill.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    import yaml
 
 CHARACTERS, JSON_CHARACTERS, VALUES, LEVELS = 10**6, 2**28, 10**5, 64
 WHOLE = 2**63 - 1
@@ -29,14 +32,17 @@ def parse_yaml(text: str, source: str) -> Any:
         source: what to call it, such as ``recipe 'x.yaml'``.
 
     Raises:
-        UserError: not YAML, or not plain, or out of bounds.
+        UserError: not YAML, or not plain, or out of bounds, or a key stands twice in one section.
     """
     import yaml
 
     if len(text) > CHARACTERS:
         raise UserError(f"{source} has {len(text):,} characters; such a file has at most {CHARACTERS:,}")
     try:
-        content = yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        _keys_once(node, source)
+        content = None if node is None else loader.construct_document(node)
     # Some of PyYAML's own constructors fail with these on what they were not made for.
     except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
         raise UserError(f"{source} is not valid YAML: {_where(error)}") from None
@@ -101,6 +107,27 @@ def _where(error: Exception) -> str:
     if mark is None or not problem:
         return first_line(error)
     return f"{problem} (line {mark.line + 1}, column {mark.column + 1})"
+
+
+def _keys_once(root: yaml.Node | None, source: str) -> None:
+    """YAML wants each key of a mapping once; PyYAML takes the last of two without a word."""
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or isinstance(node.value, str) or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if node.id == "sequence":
+            waiting += node.value
+            continue
+        waiting += [value for _, value in node.value]
+        lines: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key.value, str)):
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                where = f"lines {lines[key.value]} and {line}"
+                raise UserError(f"{source} has the key '{key.value[:60]}' twice in one section: {where}")
+            lines[key.value] = line
 
 
 def _check(content: Any, source: str) -> None:

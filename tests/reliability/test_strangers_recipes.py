@@ -48,6 +48,23 @@ def test_a_slip_of_the_indent_is_found_by_its_line() -> None:
     assert message == "recipe 'x.yaml' is not valid YAML: mapping values are not allowed here (line 4, column 8)"
 
 
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("epochs: 2\nseed: 1\nepochs: 3\n", "'epochs' twice in one section: lines 1 and 3"),
+        ("method: {name: sakd, beta: 1, beta: 2}", "'beta' twice in one section: lines 1 and 1"),
+        ("runs:\n  - recipe: x\n    set: {a: 1}\n    set: {b: 1}\n", "'set' twice in one section: lines 3 and 4"),
+    ],
+)
+def test_a_key_that_stands_twice_is_not_decided_in_silence(text: str, lines: str) -> None:
+    assert refused(lambda: parse_yaml(text, "recipe 'x.yaml'")) == f"recipe 'x.yaml' has the key {lines}"
+
+
+def test_a_key_may_stand_once_in_each_of_two_sections() -> None:
+    text = "a: {model: x}\nb: &b {model: y}\nc: {<<: *b, model: z}\n"
+    assert parse_yaml(text, "it") == {"a": {"model": "x"}, "b": {"model": "y"}, "c": {"model": "z"}}
+
+
 BOMBS = {
     "aliases": "a: &a ["
     + "1," * 30
