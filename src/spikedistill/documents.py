@@ -111,23 +111,25 @@ def _where(error: Exception) -> str:
 
 def _keys_once(root: yaml.Node | None, source: str) -> None:
     """YAML wants each key of a mapping once; PyYAML takes the last of two without a word."""
+    import yaml
+
     waiting, seen = [root], set()
     while waiting:
         node = waiting.pop()
-        if node is None or isinstance(node.value, str) or id(node) in seen:
+        if id(node) in seen:  # an alias
             continue
         seen.add(id(node))
-        if node.id == "sequence":
+        if isinstance(node, yaml.SequenceNode):
             waiting += node.value
-            continue
-        waiting += [value for _, value in node.value]
-        lines: dict[str, int] = {}
-        for key in (key for key, _ in node.value if isinstance(key.value, str)):
-            line = key.start_mark.line + 1
-            if key.value in lines:
-                where = f"lines {lines[key.value]} and {line}"
-                raise UserError(f"{source} has the key '{key.value[:60]}' twice in one section: {where}")
-            lines[key.value] = line
+        elif isinstance(node, yaml.MappingNode):
+            waiting += [value for _, value in node.value]
+            lines: dict[str, int] = {}
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    where = f"lines {lines[key.value]} and {line}"
+                    raise UserError(f"{source} has the key '{key.value[:60]}' twice in one section: {where}")
+                lines[key.value] = line
 
 
 def _check(content: Any, source: str) -> None:
