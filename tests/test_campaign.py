@@ -325,3 +325,54 @@ def test_a_teacher_that_has_not_the_pupils_seed_is_refused(file):
     file.write_text(LIST.replace("{recipe: digits-2conv-ann}", "{recipe: digits-2conv-ann, seeds: [0]}"))
     with pytest.raises(UserError, match="'taught' has seed 1, its teacher 'digits-2conv-ann' has not"):
         read_run_list(file)
+
+
+def test_a_record_that_is_cut_short_is_not_the_new_settings(file, tmp_path, monkeypatch):
+    """The figure that stands there is of other settings; without it the run counts as still to be made."""
+    import spikedistill.results as results
+
+    tiny = ", ".join(setting.replace("=", ": ") for setting in TINY)
+    file.write_text(f"set: {{{tiny}}}\nruns:\n  - {{recipe: digits-2conv-snn}}\n")
+    assert not run_campaign(file, out=tmp_path / "out", say=lambda line: None)
+    (run,) = plan(read_run_list(file), tmp_path / "out", [])
+    record = tmp_path / "records" / run.name
+    results.record_run(run.recipe.folder(), record)
+    config = run.recipe.folder() / "config.yaml"
+    config.write_text(config.read_text().replace("epochs: 1\n", "epochs: 30\n"))
+    (later,) = plan(read_run_list(file), tmp_path / "out", ["epochs=30"])
+    assert results.is_made(run, record.parent) and not results.is_made(later, record.parent)
+
+    def full(*_: object) -> None:
+        raise OSError("no space")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(results, "read_text", full)
+        results.record_run(run.recipe.folder(), record)
+    assert not results.is_made(run, record.parent) and not results.is_made(later, record.parent)
+
+
+def test_a_smoke_run_and_the_real_one_do_not_meet(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file.write_text("runs:\n  - {recipe: digits-2conv-snn}\n")
+    assert not run_campaign(file, smoke=True, say=lambda line: None)
+    assert [path.name for path in Path("runs").iterdir()] == ["worth-smoke"]
+
+
+def test_a_list_called_yml_has_its_page(file, tmp_path):
+    other = file.rename(file.with_suffix(".yml"))
+    results = tmp_path / "results"
+    other.write_text("title: Worth it\nruns:\n  - {recipe: digits-2conv-snn, set: {data.path: /no/where}}\n")
+    with pytest.raises(UserError, match="/no/where"):
+        run_campaign(other, out=tmp_path / "out", results=results)
+    other.write_text("title: Worth it\nruns:\n  - {recipe: digits-2conv-snn}\n")
+    run_campaign(other, out=tmp_path / "out", results=results, minutes=1e-9, say=lambda line: None)
+    assert "# Worth it" in (results / "worth.md").read_text() and "## Worth it" in (results / "README.md").read_text()
+
+
+def test_a_list_that_cannot_be_read_any_more_ends_a_campaign_before_its_first_run(file, tmp_path):
+    stale = tmp_path / "results" / "campaigns" / "stale.yaml"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("runs:\n  - {recipe: one-that-was-renamed}\n")
+    with pytest.raises(UserError, match="one-that-was-renamed"):
+        run_campaign(file, out=tmp_path / "out", results=tmp_path / "results")
+    assert not (tmp_path / "out").exists()

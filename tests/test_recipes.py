@@ -7,7 +7,7 @@ import yaml
 
 from spikedistill.errors import UserError
 from spikedistill.recipe import parse
-from spikedistill.recipebook import list_recipes, read_recipe
+from spikedistill.recipebook import list_recipes, read_recipe, smoke_size
 from spikedistill.run import train
 from spikedistill.runfolder import read_json
 
@@ -89,6 +89,17 @@ def test_a_recipe_file_takes_its_name_from_the_file_and_a_run_reruns_from_its_co
     assert (tmp_path / "a" / "student.safetensors").read_bytes() == (
         tmp_path / "b" / "student.safetensors"
     ).read_bytes()
+
+
+def test_a_runs_own_config_and_a_teacher_of_timms_are_shrunk_as_well() -> None:
+    content = {**BASE, "student": {"model": "2conv", "num_classes": 100, "in_channels": 3, "image_size": 32}}
+    taught = {"method": {"name": "sakd"}, "teacher": {"model": "timm/resnet18.a1_in1k", "path": "pretrained"}}
+    small = smoke_size(parse(content | taught))
+    assert small.student is not None and small.teacher is not None
+    assert (small.student.num_classes, small.student.in_channels, small.student.image_size) == (None, None, None)
+    assert (small.teacher.model, small.teacher.path) == ("2conv", None)
+    with pytest.raises(UserError, match="no network to shrink"):
+        smoke_size(parse({key: value for key, value in content.items() if key != "student"}))
 
 
 def test_a_recipe_without_a_teacher_for_a_method_that_needs_one_is_refused(tmp_path: Path) -> None:

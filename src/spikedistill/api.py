@@ -209,6 +209,10 @@ def _open(
             raise UserError(
                 "with a data set's name, path or section as train=, its own test part is used; leave test out"
             )
+        if classes is not None:
+            raise UserError(
+                "with a data set's name, path or section as train=, its own classes are used; leave classes out"
+            )
         return open_data(settings, seed)
     if test is None or isinstance(test, str | Path | dict):
         raise UserError("with a Dataset as train=, test= must be a Dataset too")

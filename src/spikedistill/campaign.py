@@ -31,7 +31,7 @@ def run_campaign(
 
     Args:
         file: the campaign.
-        out: where run folders go; None for ``runs/<file's name>``.
+        out: where run folders go; None for ``runs/<file's name>``, ``-smoke`` behind it for those of a smoke run.
         results: where records and pages are written; None for nowhere.
         minutes: stop, with a checkpoint, after so long.
         workers: runs made side by side, each in a process of its own.
@@ -50,11 +50,12 @@ def run_campaign(
         raise UserError("--smoke shrinks runs to seconds, which are no results; leave --results out")
     check_budget(workers, minutes)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    out = out or Path("runs") / file.stem
+    out = out or Path("runs") / (file.stem + ("-smoke" if smoke else ""))
     planned = plan(choose_entries(read_run_list(file), only or []), out, overrides or [], smoke)
     check_places([run.recipe for run in planned])
     if results is not None:
         enlist(file, results)
+        write_page(results)  # before hours are spent: a list that cannot be read any more ends it now
         planned, recorded = _unrecorded(planned, results / RECORDS / file.stem)
         if recorded:
             say(f"{recorded} runs are among the records of '{results}' already, and are left out")

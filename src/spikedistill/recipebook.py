@@ -10,6 +10,7 @@ from typing import Any
 from spikedistill.documents import CHARACTERS, is_path, parse_yaml, read_text
 from spikedistill.errors import UserError, unknown
 from spikedistill.methods.base import JOINT_TEACHER
+from spikedistill.models.elsewhere import PREFIX
 from spikedistill.models.registry import options_of
 from spikedistill.recipe import Recipe, parse
 
@@ -80,8 +81,13 @@ def smoke_size(recipe: Recipe) -> Recipe:
     """A recipe that runs every part of the given one in seconds: narrow networks, two epochs, few images.
 
     The data become the embedded digits, brought to the recipe's number of channels and to at most 16x16 pixels, so that
-    nothing needs to be downloaded.
+    nothing needs to be downloaded. A teacher of timm's, which would be, becomes one of the student's architecture.
+
+    Raises:
+        UserError: the recipe of a run on a network of the user's own, which it does not hold.
     """
+    if recipe.student is None:
+        raise UserError(f"recipe '{recipe.name}' has no section 'student', so there is no network to shrink")
     content = recipe.model_dump(mode="python")
     content |= {"name": f"{recipe.name}-smoke", "epochs": SMOKE_EPOCHS, "batch_size": SMOKE_BATCH, "published": None}
     content["precision"], content["compile"] = "32", False
@@ -89,7 +95,9 @@ def smoke_size(recipe: Recipe) -> Recipe:
     _calm(content)
     _narrow(content["student"])
     if content["teacher"] is not None:
-        content["teacher"] |= {"path": None, "model": content["teacher"]["model"] or content["student"]["model"]}
+        content["teacher"]["path"] = None
+        if (content["teacher"]["model"] or PREFIX).startswith(PREFIX):
+            content["teacher"] |= {"model": content["student"]["model"], "width": None, "stem": None, "options": {}}
         _narrow(content["teacher"])
         if recipe.method_class().teacher_role != JOINT_TEACHER:  # that one is trained as the student is
             content["teacher"] |= {"epochs": SMOKE_EPOCHS, "batch_size": SMOKE_BATCH}
@@ -128,6 +136,7 @@ def _calm(training: dict[str, Any]) -> None:
 
 
 def _narrow(model: dict[str, Any]) -> None:
+    model |= dict.fromkeys(("num_classes", "in_channels", "image_size"))  # these are of other data
     accepted = options_of(model["model"])
     if "width" in accepted:
         model["width"] = min(SMOKE_WIDTH, model["width"] or SMOKE_WIDTH)

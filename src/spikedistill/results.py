@@ -44,7 +44,7 @@ def enlist(file: Path, results: Path) -> None:
     page = results / PAGE
     if page.exists() and GENERATED not in read_text(page, f"'{page}'", JSON_CHARACTERS):
         raise UserError(f"'{page}' was not made by this command and would be lost; choose another --results folder")
-    listed = results / CAMPAIGNS / file.name
+    listed = results / CAMPAIGNS / f"{file.stem}.yaml"
     if listed.resolve() != file.resolve():
         listed.parent.mkdir(parents=True, exist_ok=True)
         write_durably(listed, read_text(file, f"list of runs '{file}'", CHARACTERS).encode())
@@ -55,6 +55,7 @@ def record_run(folder: Path, record: Path) -> None:
     import yaml
 
     record.mkdir(parents=True, exist_ok=True)
+    (record / "summary.json").unlink(missing_ok=True)  # of other settings, whose figure these would pass off as theirs
     config = read_yaml(folder / "config.yaml", f"'{folder / 'config.yaml'}'")
     write_durably(record / "config.yaml", yaml.safe_dump(_without_paths(config), sort_keys=False).encode())
     metrics = read_text(folder / "metrics.csv", f"'{folder / 'metrics.csv'}'", JSON_CHARACTERS)

@@ -94,8 +94,8 @@ def _difference(now: Any, then: Any, path: str) -> tuple[str, Any, Any] | None:
         return None
     if not (isinstance(now, dict) and isinstance(then, dict)):
         return path, now, then
-    for key, value in now.items():
-        found = _difference(value, then.get(key), f"{path}.{key}" if path else key)
+    for key in now | then:
+        found = _difference(now.get(key), then.get(key), f"{path}.{key}" if path else key)
         if found is not None:
             return found
     return None

@@ -28,6 +28,7 @@ from spikedistill.errors import UserError, unknown
 from spikedistill.recipe import FORBID, Recipe, check_name
 from spikedistill.recipebook import read_recipe, smoke_size
 
+Seed = Annotated[int, Field(ge=0)]
 Setting = bool | int | float | str | list[Any] | None
 
 
@@ -41,7 +42,7 @@ class Entry(BaseModel):
     model_config = FORBID
     recipe: str
     label: str = ""
-    seeds: list[Annotated[int, Field(ge=0)]] | None = None
+    seeds: list[Seed] | None = None
     set: dict[str, Setting] = {}
     teacher: str | None = None
     estimate: str = ""
@@ -58,7 +59,7 @@ class RunList(BaseModel):
     model_config = FORBID
     title: str = ""
     description: str = ""
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
     set: dict[str, Setting] = {}
     runs: list[Entry] = Field(min_length=1)
 

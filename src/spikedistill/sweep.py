@@ -39,7 +39,7 @@ from spikedistill.documents import CHARACTERS, is_path, parse_yaml, read_text
 from spikedistill.errors import UserError, unknown
 from spikedistill.recipe import FORBID, Recipe, check_name
 from spikedistill.recipebook import read_recipe, smoke_size
-from spikedistill.runlist import choose_seeds
+from spikedistill.runlist import Seed, choose_seeds
 
 SMALL, PAPER = "small", "paper"
 TINY_STEPS, TINY_SIDE, TINY_IMAGES, TINY_WIDTH = 2, 16, 40, 4
@@ -77,7 +77,7 @@ class Scale(BaseModel):
 
     model_config = FORBID
     about: str = ""
-    seeds: list[int] | None = None
+    seeds: list[Seed] | None = None
     set: dict[str, Any] = {}
     without: list[str] = []
 
@@ -91,7 +91,7 @@ class Sweep(BaseModel):
     about: str = ""
     study: str
     options: dict[str, Any] = {}
-    seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
+    seeds: list[Seed] = Field(default=[0, 1, 2], min_length=1)
     set: dict[str, Any] = {}
     small: Scale = Scale()
     smoke: list[str] = Field(min_length=1)
@@ -203,10 +203,12 @@ def plan(sweep: Sweep, scale: str, out: Path, overrides: list[str], smoke: bool 
         raise unknown("scale", scale, SCALES)
     small = sweep.small if scale == SMALL else Scale()
     chosen, overrides = choose_seeds(overrides)
-    seeds = chosen or (sweep.seeds[:1] if smoke else small.seeds or sweep.seeds)
+    seeds = dict.fromkeys(chosen or (sweep.seeds[:1] if smoke else small.seeds or sweep.seeds))
     cells = [
         cell for cell in sweep.runs if cell.label not in small.without and (not smoke or cell.label in sweep.smoke)
     ]
+    if not cells:
+        raise UserError(f"every run that is asked for is among those that scale '{scale}' leaves out")
     prepared = [(cell, *_prepared(sweep, cell, small, scale, overrides, smoke)) for cell in cells]
     return [
         Planned(cell, seed, _seeded(recipe, cell, seed, out), published)
@@ -257,7 +259,7 @@ def _seeded(recipe: Recipe, cell: Cell, seed: int, out: Path) -> Recipe:
 def _tiny(recipe: Recipe) -> Recipe:
     """A smoke recipe made smaller still: an experiment has several, and compiling kernels would not pay."""
     steps = min(TINY_STEPS, recipe.timesteps)
-    data = replace(recipe.data, size=TINY_SIDE if recipe.data.size else None, subset=TINY_IMAGES)
+    data = replace(recipe.data, size=TINY_SIDE if recipe.data.size else None, subset=TINY_IMAGES, frames=steps)
     for model in (recipe.student, recipe.teacher):
         if model is not None and model.width is not None:
             model.width = min(TINY_WIDTH, model.width)

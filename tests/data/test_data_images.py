@@ -141,6 +141,37 @@ def test_second_opening_reads_the_cache_and_a_changed_file_does_not(image_folder
     assert changed.train.images[0, 0, 0, 0] == 77
 
 
+def test_a_link_that_leads_elsewhere_is_read_anew(image_folder, picture, tmp_path):
+    other = tmp_path / "others"
+    for file in sorted(image_folder.rglob("*.png")):
+        target = other / file.relative_to(image_folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture(50).save(target)
+    linked = tmp_path / "linked"
+    linked.mkdir()
+
+    def pixel(source):
+        for part in ("train", "val"):
+            (linked / part).unlink(missing_ok=True)
+            (linked / part).symlink_to(source / part)
+        data = opened(linked)
+        assert isinstance(data.train, ImageSet)
+        return int(data.train.images[0, 0, 0, 0])
+
+    assert (pixel(image_folder), pixel(other)) == (0, 50)
+    picture(60).save(other / "train" / "cat" / "0.png")
+    assert pixel(other) == 60, "a file behind the link has changed"
+    (other / "train" / "cat" / "round").symlink_to(other)
+    assert pixel(other) == 60, "a link into itself has an end"
+
+
+def test_hidden_files_are_no_images(image_folder, picture):
+    picture(9).save(image_folder / "train" / "cat" / "._0.png")
+    (image_folder / "train" / "cat" / ".ipynb_checkpoints").mkdir()
+    picture(9).save(image_folder / "train" / "cat" / ".ipynb_checkpoints" / "0.png")
+    assert len(opened(image_folder).train) == 8
+
+
 def test_broken_cache_is_decoded_anew(image_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("SPIKEDISTILL_CACHE", str(tmp_path / "own"))
     opened(image_folder)

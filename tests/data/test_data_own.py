@@ -146,3 +146,32 @@ def test_label_out_of_range_is_found_when_it_is_read():
     data = given(Own(items()), classes=3)
     with pytest.raises(UserError, match=r"item 3 of the data set has label 3; labels must lie in 0 \.\. 2"):
         numbers(data.train)
+
+
+def test_labels_in_a_column_are_labels():
+    images, labels = torch.rand(20, 1, 4, 4), torch.arange(20) % 4
+    column, row = TensorDataset(images, labels[:, None]), TensorDataset(images, labels)
+    for train, test in ((column, row), (row, column), (Subset(column, range(20)), column)):
+        data = given(train, test, validation=0.2)
+        assert data.validation is not None
+        parts = (data.train, data.validation, data.test)
+        assert all(isinstance(part, ImageSet) and part.labels.ndim == 1 for part in parts)
+
+
+@pytest.mark.parametrize("classes", [5, np.int64(5), range(5), np.array(list("abcde")), tuple("abcde")])
+def test_classes_may_be_their_number_or_their_names(classes):
+    assert len(given(Own(items()), classes=classes).info.classes) == 5
+
+
+@pytest.mark.parametrize("classes", ["abcde", {"a": 0}, 2.0, True, [], 0])
+def test_classes_that_are_neither_are_refused(classes):
+    with pytest.raises(UserError, match="classes must be the number of classes or their names"):
+        given(Own(items()), classes=classes)
+
+
+def test_whole_numbers_and_floats_in_one_batch_have_one_scale():
+    bright = [(torch.full((1, 4, 4), 255, dtype=torch.uint8), 0), (torch.ones(1, 4, 4), 1)]
+    data = given(Own(bright * 2))
+    loader = Loader(data.train, data.info, batch_size=4, device=torch.device("cpu"), shuffle=False, seed=0)
+    ((images, _),) = loader.epoch(0)
+    assert images.unique().tolist() == [1.0]

@@ -151,3 +151,24 @@ def test_folder_with_more_classes_than_its_name_is_refused(parquet_folder, pictu
     columns = {"image": [picture(index) for index in range(11)], "label": list(range(11))}
     message = refused(parquet_folder(kinds, {"train": columns, "test": columns}), name="uoft-cs/cifar10")
     assert "has 11 classes where data.name 'uoft-cs/cifar10' has 10" in message
+
+
+def test_splits_that_number_their_classes_differently_are_refused(parquet_folder, kinds, tmp_path, table):
+    """As ``class_encode_column`` leaves them where it is called on each split and one of them lacks a class."""
+    import datasets
+
+    parts = {}
+    for split, names in (("train", ["ant", "bee", "cat"]), ("test", ["bee", "cat"])):
+        columns = table() | {"label": [number % len(names) for number in range(4)]}
+        features = kinds | {"label": datasets.ClassLabel(names=names)}
+        parts[split] = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+    datasets.DatasetDict(**parts).save_to_disk(str(tmp_path / "saved"))
+    message = refused(tmp_path / "saved")
+    assert "numbers its classes differently: 0 is 'ant' in split 'train', 'bee' in 'test'" in message
+
+
+def test_photographs_smaller_than_a_patch_are_refused():
+    with pytest.raises(UserError, match="500x500 pixels do not fit into photographs of 427x640"):
+        open_data(DataSettings(name="digits-background-image", size=500), seed=0)
+    one = DataSettings(name="digits-background-image", size=224, subset=2, validation=0.0)
+    assert open_data(one, seed=0).info.shape[-1] == 224

@@ -1,5 +1,7 @@
 """Optimisers and schedules against values worked out by hand."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -14,6 +16,7 @@ from spikedistill.engine.optimisation import (
 )
 from spikedistill.engine.sharding import Whole
 from spikedistill.errors import UserError
+from spikedistill.recipe import parse
 
 
 @pytest.mark.parametrize(
@@ -90,11 +93,29 @@ def test_a_module_with_a_decay_of_its_own_is_left_alone(decay_norm: bool) -> Non
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'adamw'"):
-        make_optimizer(nn.Linear(1, 1), OptimizerSettings("adamww"))
+        OptimizerSettings("adamww")
     with pytest.raises(UserError, match="did you mean 'cosine'"):
-        learning_rate(0.0, 1, 1.0, ScheduleSettings("cosin"))
-    with pytest.raises(UserError, match=r"optimizer\.lr must be positive"):
-        make_optimizer(nn.Linear(1, 1), OptimizerSettings(lr=0.0))
+        ScheduleSettings("cosin")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"lr": 0.0}, r"optimizer\.lr must be above 0, not 0\.0"),
+        ({"weight_decay": -1.0}, r"optimizer\.weight_decay must be at least 0"),
+        ({"momentum": 1.0}, r"optimizer\.momentum must be at least 0 and below 1"),
+        ({"name": "adam", "betas": (0.9, 1.5)}, r"optimizer\.betas .* not \[0\.9, 1\.5\]"),
+        ({"nesterov": True, "momentum": 0.0}, r"optimizer\.nesterov needs a momentum"),
+    ],
+)
+def test_what_no_optimizer_takes_is_refused_before_a_teacher_is_trained(wrong: dict[str, Any], sentence: str) -> None:
+    """torch says it where the optimiser is made, which is behind the teacher's training."""
+    with pytest.raises(UserError, match=sentence):
+        parse({"method": {"name": "snn"}, "optimizer": wrong})
+    with pytest.raises(UserError, match=sentence):
+        parse({"method": {"name": "sakd"}, "teacher": {"model": "resnet18", "optimizer": wrong}})
+    with pytest.raises(UserError, match=r"schedule\.warmup must be at least 0"):
+        parse({"method": {"name": "snn"}, "schedule": {"warmup": -1}})
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

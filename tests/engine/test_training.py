@@ -12,7 +12,7 @@ from spikedistill.engine import OptimizerSettings, ScheduleSettings, Trainer, Tr
 from spikedistill.engine.devices import at_hand, make_fabric, resolve_device, resolve_precision
 from spikedistill.engine.metrics import EpochSums
 from spikedistill.engine.progress import Reporter
-from spikedistill.errors import UserError
+from spikedistill.errors import TrainingFailed, UserError
 from spikedistill.methods import METHODS
 
 
@@ -51,6 +51,72 @@ def trainer(folder: Path, batches: FixedBatches, *, spiking: bool = True, **sett
     return Trainer(
         fabric, method, batches, chosen, folder, lambda _network: {"validation_accuracy": 0.0}, Reporter("", False)
     )
+
+
+def test_a_batch_of_one_image_that_a_batchnorm_cannot_use_is_told(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    student = sd.create_model("resnet18", num_classes=3, in_channels=1, width=4, spiking=False)
+    method = METHODS["ann"](student, None, METHODS["ann"].Settings(), torch.zeros(2, 1, 8, 8))
+    run = Trainer(
+        make_fabric(torch.device("cpu"), "32"),
+        method,
+        FixedBatches(2, 1),
+        TrainSettings(epochs=1),
+        tmp_path,
+        lambda _network: {},
+        Reporter("", False),
+    )
+    with pytest.raises(UserError, match="one image in a batch; set batch_size to at least 2"):
+        run.fit()
+
+
+class TwoProcesses:
+    """What ``EpochSums.over`` asks of a fabric; the other process's values are given."""
+
+    world_size, device = 2, torch.device("cpu")
+
+    def __init__(self, other: EpochSums) -> None:
+        self.other = other
+
+    def all_reduce(self, values: Tensor, reduce_op: str) -> Tensor:
+        theirs = {"skipped": torch.zeros(()), **self.other.sums}
+        assert len(theirs) == len(values), "a collective of two sizes hangs or crashes"
+        return values + torch.stack([theirs[name].double() for name in sorted(theirs)])
+
+
+def test_processes_agree_on_what_they_add_up_where_one_has_nothing_of_its_own() -> None:
+    logits, labels, losses = torch.eye(3), torch.tensor([0, 1, 0]), {"task": torch.tensor(2.0)}
+    first, skipping = EpochSums(), EpochSums()
+    first.add(logits, labels, losses)
+    skipping.skip(losses)
+    whole = first.over(TwoProcesses(skipping))  # type: ignore[arg-type]
+    assert whole.state() == {"count": 3.0, "correct": 2.0, "loss/task": 6.0, "skipped": 1.0}
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_resumes_at_an_epochs_end_has_the_names_of_the_first(tmp_path: Path, rank: int) -> None:
+    """A checkpoint may lie behind an epoch's last batch; nothing is left then from which names could be learned."""
+    begun = trainer(tmp_path / "a", FixedBatches(2, 6), checkpoint_minutes=1e-9)
+    begun.validate = lambda _network: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        begun.fit()
+    resumed = trainer(tmp_path / "a", FixedBatches(2, 6))
+    assert resumed.resume() and resumed.position.batch == 2
+    seen = []
+
+    class Watched(EpochSums):
+        def over(self, fabric):
+            seen.append(self.state())
+            return self
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("spikedistill.engine.loop.EpochSums", Watched)
+        patch.setattr(type(resumed.fabric), "is_global_zero", property(lambda _self: rank == 0))
+        resumed.validate = begun.validate
+        with pytest.raises((KeyboardInterrupt, TrainingFailed)):
+            resumed.fit()
+    assert set(seen[0]) == set(resumed.position.sums) > {"count", "correct"}
+    assert (seen[0]["count"] > 0) == (rank == 0)
 
 
 def weights(run: Trainer) -> dict[str, Tensor]:

@@ -258,6 +258,41 @@ def test_a_wrong_file_is_refused(text, said, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seeds: [0, -1]\n", "seeds.1"),
+        ("small: {seeds: [-1]}\n", "small.seeds.0"),
+        ("small: {without: [a]}\n", "every run that is asked for is among those that scale 'small' leaves out"),
+    ],
+)
+def test_a_file_that_plans_what_cannot_be_made_is_refused(text, said, tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        f"title: x\nsource: y\nstudy: grid\nsmoke: [a]\nruns: [{{recipe: digits-2conv-snn, label: a}}]\n{text}"
+    )
+    with pytest.raises(UserError, match=re.escape(said)):
+        run_experiment(str(file), smoke=True, out=tmp_path / "out", say=lambda line: None)
+
+
+def test_a_seed_that_is_named_twice_is_one_run(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "title: x\nsource: y\nstudy: grid\nseeds: [0, 0, 1]\nsmoke: [a]\nruns: [{recipe: digits-2conv-snn, label: a}]"
+    )
+    assert [one.seed for one in plan(read_sweep(str(file)), "small", tmp_path, [])] == [0, 1]
+
+
+def test_a_smoke_run_on_events_has_as_many_frames_as_steps(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "title: x\nsource: y\nstudy: grid\nsmoke: [a]\n"
+        "runs: [{recipe: digits-2conv-snn, label: a, set: {data.simulator: {}}}]"
+    )
+    (one,) = plan(read_sweep(str(file)), "small", tmp_path, [], smoke=True)
+    assert one.recipe.timesteps == one.recipe.data.frames == 2
+
+
 def test_a_file_of_ones_own(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text(

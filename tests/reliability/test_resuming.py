@@ -44,6 +44,15 @@ def test_another_run_is_refused_by_the_setting_that_differs(begun: Path, change:
     assert list((begun / "checkpoints").iterdir())
 
 
+def test_a_setting_that_is_left_out_now_is_another_run_too(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Stopped):
+        begun = forked.recipe(out, "student.options.output=spikes", name="digits-2conv-snn")
+        train(begun, verbose=False, deadline=0.0)
+    with pytest.raises(UserError, match=r"was begun with student\.options\.output=spikes, not None"):
+        train(forked.recipe(out, name="digits-2conv-snn"), resume=True, verbose=False)
+
+
 def test_what_decides_only_where_and_how_may_change(begun: Path) -> None:
     changes = ["device=cpu", "checkpoint_minutes=5", "on_bad_numbers=skip", "data.workers=0", "description=again"]
     run = train(forked.recipe(begun, *changes, name="digits-2conv-snn"), resume=True, verbose=False)

@@ -317,3 +317,10 @@ def test_a_folder_named_after_the_method_does_not_say_so_twice(make_run, tmp_pat
         make_run("idsnn", seed, config=many, folder=f"idsnn-long-seed{seed}")
     labels = {row.group.label for row in table(find_runs(tmp_path / "runs")).rows}
     assert labels == {"idsnn", "idsnn (long)"}
+
+
+def test_constants_that_were_measured_on_a_seeds_images_do_not_split_a_row(make_run, tmp_path):
+    for seed in range(3):
+        make_run("snn", seed, config={"normalisation": [[0.1 + seed / 1000], [0.3]]})
+    (row,) = table(find_runs(tmp_path / "runs")).rows
+    assert row.accuracy is not None and row.accuracy.n == 3 and row.group.label == "plain SNN"

@@ -36,10 +36,15 @@ def cache_root() -> Path:
 
 
 def folder_stamp(path: Path) -> list[str]:
-    """Lists every visible file under ``path`` with size and modification time."""
+    """Lists every visible file under ``path``, behind links too, with size and modification time."""
     stamps: list[str] = [str(path.resolve())]
-    for folder, folders, files in os.walk(path):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(path, followlinks=True):
+        place = os.path.realpath(folder)
+        stamps.append(f"{os.path.relpath(folder, path)} is {place}")
+        # A link may lead back to where it stands in.
+        folders[:] = [name for name in folders if not name.startswith(".") and place not in seen]
+        seen.add(place)
         for name in files:
             if not name.startswith("."):
                 file = Path(folder, name)

@@ -55,6 +55,11 @@ def open_folder(path: Path) -> Stored:
     return Stored(path.name, classes, _list(train, classes), _list(test, classes))
 
 
+def _is_image(file: Path) -> bool:
+    """Whether it is called like one, and not hidden: ``._cat.jpg``, ``.ipynb_checkpoints/cat.jpg``."""
+    return file.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in file.parts)
+
+
 def _class_folders(part: Path) -> list[Path]:
     if not part.is_dir():
         return []
@@ -65,7 +70,7 @@ def _list(folders: list[Path], classes: tuple[str, ...]) -> FileRows:
     files: list[str] = []
     numbers: list[int] = []
     for folder in folders:
-        found = sorted(str(file) for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+        found = sorted(str(file) for file in folder.rglob("*") if _is_image(file.relative_to(folder)))
         if not found:
             raise UserError(f"class folder '{folder}' holds no image ({' '.join(SUFFIXES)}); fill or remove it")
         files += found

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -140,12 +141,25 @@ def open_splits(splits: Mapping[str, Any], name: str, folder: Path | None = None
             # ImageNet's test split is published without labels, as -1.
             if bool((test.labels == -1).all()):
                 continue
+            _check_names(features[label], splits[key].features[label], name, key)
             check_labels(test.labels, len(classes), f"'{name}' split '{key}'")
             return Stored(name, classes, train, test)
     raise UserError(
         f"data set '{name}' has no test split with labels (it has: {', '.join(splits)}; accepted: "
         f"{', '.join(TEST_SPLITS)}); a folder of pictures is laid out as train/CLASS/... and test/CLASS/..."
     )
+
+
+def _check_names(train: Any, test: Any, name: str, split: str) -> None:
+    """Refuses splits whose numbers stand for other classes, as they do where each split was encoded by itself."""
+    ours, theirs = getattr(train, "names", None), getattr(test, "names", None)
+    if ours and theirs and list(ours) != list(theirs):
+        number = next(i for i, pair in enumerate(zip_longest(ours, theirs)) if pair[0] != pair[1])
+        said = [f"'{names[number]}'" if number < len(names) else "none" for names in (ours, theirs)]
+        raise UserError(
+            f"data set '{name}' numbers its classes differently: {number} is {said[0]} in split 'train', {said[1]} in "
+            f"'{split}'; encode both with the same ClassLabel (Dataset.cast_column)"
+        )
 
 
 def check_labels(labels: Tensor, classes: int, where: str) -> None:

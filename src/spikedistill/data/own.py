@@ -1,7 +1,8 @@
 """A user's own torch data sets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from spikedistill.data.reading import checked_item, read_batches
 from spikedistill.data.seeds import seeded
 from spikedistill.data.sets import Data, DataInfo, ImageSet, Indexed, StreamSet, select
 from spikedistill.data.settings import check_share
-from spikedistill.errors import UserError
+from spikedistill.errors import UserError, printable
 
 READING_BATCH = 256
 
@@ -59,6 +60,8 @@ def from_datasets(
     if _first_shape(test, "test", ()) != shape:
         raise UserError(f"test images have shape {_first_shape(test, 'test', ())} where training images have {shape}")
     names = _names(classes if classes is not None else getattr(train, "classes", None))
+    if names is None and classes is not None:
+        raise UserError(f"classes must be the number of classes or their names, not {printable(repr(classes))[:60]}")
     labels = _labels(train, workers) if names is None or validation > 0 else _cheap_labels(train)
     if names is None and labels is not None:
         names = _names_from_labels(labels)
@@ -122,10 +125,10 @@ def _first_shape(dataset: Any, which: str, augment: tuple[str, ...]) -> tuple[in
 
 
 def _names(classes: Any) -> tuple[str, ...] | None:
-    if isinstance(classes, int):
-        return tuple(str(number) for number in range(classes))
-    if isinstance(classes, list | tuple) and classes:
-        return tuple(str(name) for name in classes)
+    if isinstance(classes, Integral) and not isinstance(classes, bool):
+        return tuple(str(number) for number in range(int(classes))) or None
+    if isinstance(classes, Iterable) and not isinstance(classes, str | bytes | Mapping | set | frozenset):
+        return tuple(str(name) for name in classes) or None
     return None
 
 
@@ -146,7 +149,7 @@ def _names_from_labels(labels: Tensor) -> tuple[str, ...]:
 def _source(dataset: Any, workers: int, shape: tuple[int, ...], classes: int) -> Indexed:
     if _is_tensors(dataset):
         images, labels = dataset.tensors
-        return ImageSet(images if images.dtype == torch.uint8 else images.float(), labels.to(torch.int64))
+        return ImageSet(images if images.dtype == torch.uint8 else images.float(), labels.to(torch.int64).flatten())
     # Subclasses may read differently, so only these very classes are looked into.
     if type(dataset) is Subset:
         return select(_source(dataset.dataset, workers, shape, classes), torch.as_tensor(list(dataset.indices)))
@@ -154,13 +157,16 @@ def _source(dataset: Any, workers: int, shape: tuple[int, ...], classes: int) ->
 
 
 def _is_tensors(dataset: Any) -> bool:
-    return type(dataset) is TensorDataset and len(dataset.tensors) == 2 and not dataset.tensors[1].is_floating_point()
+    if type(dataset) is not TensorDataset or len(dataset.tensors) != 2:
+        return False
+    labels = dataset.tensors[1]
+    return not labels.is_floating_point() and labels.numel() == len(dataset)  # [N], or [N, 1]
 
 
 def _cheap_labels(dataset: Any) -> Tensor | None:
     """Returns all labels ``[N]`` where that takes no reading of images, else None."""
     if _is_tensors(dataset):
-        return dataset.tensors[1].to(torch.int64).cpu()
+        return dataset.tensors[1].to(torch.int64).flatten().cpu()
     if type(dataset) is Subset:
         inner = _cheap_labels(dataset.dataset)
         return None if inner is None else inner[torch.as_tensor(list(dataset.indices))]

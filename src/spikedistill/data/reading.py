@@ -84,7 +84,10 @@ class _Reader(Dataset[Any]):
             return _Refusal(str(error))
         if not items:
             return torch.empty(0, *self._source.shape), torch.empty(0, dtype=torch.int64)
-        return torch.stack([image for image, _ in items]), torch.tensor([label for _, label in items])
+        images = [image for image, _ in items]
+        if len({image.dtype for image in images}) > 1:  # whole numbers would be taken for [0, 1], too
+            images = [image / 255 if image.dtype == torch.uint8 else image for image in images]
+        return torch.stack(images), torch.tensor([label for _, label in items])
 
     def _item(self, index: int) -> tuple[Tensor, int]:
         if self._source.random:

@@ -175,9 +175,16 @@ def photograph_patches(count: int, height: int, width: int, draws: Generator) ->
 
     Returns:
         ``[count, 1, height, width]`` uint8.
+
+    Raises:
+        UserError: no photograph is as large as a patch.
     """
-    windows = [photo.unfold(0, height, 1).unfold(1, width, 1) for photo in _photographs()]
-    places = [_textured(photo, height, width) for photo in _photographs()]
+    photos = [photo for photo in _photographs() if photo.shape[0] >= height and photo.shape[1] >= width]
+    if not photos:
+        largest = "x".join(map(str, _photographs()[0].shape))
+        raise UserError(f"data.size: patches of {height}x{width} pixels do not fit into photographs of {largest}")
+    windows = [photo.unfold(0, height, 1).unfold(1, width, 1) for photo in photos]
+    places = [_textured(photo, height, width) for photo in photos]
     ends = torch.tensor([len(place) for place in places]).cumsum(0)
     chosen = torch.randint(0, int(ends[-1]), (count,), generator=draws)
     which = torch.bucketize(chosen, ends, right=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,24 @@ from spikedistill.errors import TrainingFailed, UserError
 from spikedistill.methods.base import Method
 
 BAD_PIXELS = "and so are pixels of its images"
+
+
+@contextmanager
+def told_of_a_batch_of_one() -> Iterator[None]:
+    """Says what to do where a BatchNorm has a single value per channel, of which there is no variance.
+
+    Raises:
+        UserError: so it is.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "a BatchNorm has one value per channel to take its statistics of, for there is one image in a batch; "
+            "set batch_size to at least 2 for each process"
+        ) from error
 
 
 def failure(

@@ -16,7 +16,7 @@ from torch import Tensor
 from spikedistill.engine.activity import Activity
 from spikedistill.engine.checkpoint import latest_checkpoint, save_checkpoint
 from spikedistill.engine.clock import Clock
-from spikedistill.engine.diagnosis import failure
+from spikedistill.engine.diagnosis import failure, told_of_a_batch_of_one
 from spikedistill.engine.finite import Found, Watch
 from spikedistill.engine.metrics import EpochSums, ScalarBoard, write_csv
 from spikedistill.engine.optimisation import OptimizerSettings, ScheduleSettings, learning_rate, make_optimizer
@@ -197,9 +197,10 @@ class Trainer:
 
     def _train_epoch(self, bar: Bar, board: ScalarBoard | None) -> None:
         position, spent, started = self.position, self.position.seconds, time.perf_counter()
-        sums = EpochSums(position.sums if self.fabric.is_global_zero else None)
+        # What a checkpoint holds is of all processes: the first goes on with it, the others with the same names.
+        sums = EpochSums(position.sums if self.fabric.is_global_zero else dict.fromkeys(position.sums, 0.0))
         if self.watch.skip:
-            sums.skip(0)  # a column in every epoch, and in every process
+            sums.skip(batches=0)  # a column in every epoch, and in every process
         self.model.train()
         bar.start_epoch(position.epoch, position.batch)
         images: Tensor | None = None
@@ -272,7 +273,7 @@ class Trainer:
 
     def _means(self, sums: EpochSums) -> dict[str, float]:
         means = sums.means()
-        if "count" not in sums.sums:
+        if not sums.sums.get("count"):
             raise TrainingFailed(
                 f"every batch of epoch {self.position.epoch + 1} gave a loss or gradient that is not finite; "
                 "begin anew with a smaller optimizer.lr or clip=1.0"
@@ -299,7 +300,8 @@ class Trainer:
         inputs = (images, labels, Progress(position.epoch, settings.epochs))
         self.watch.before()
         with self.fabric.no_backward_sync(self.model, enabled=not (update or self.weights.each_batch)):
-            answer = self.step_model(*inputs)
+            with told_of_a_batch_of_one():
+                answer = self.step_model(*inputs)
             if not self.checked:
                 check_answer(self.method, answer, labels)
                 self.checked = True
@@ -315,7 +317,7 @@ class Trainer:
             self.watch.undo()
             # Gone at once, or the step's other batches would be taken for bad too.
             self.optimizer.zero_grad(set_to_none=True)
-            sums.skip()
+            sums.skip(losses)
             self.spoiled = True
         else:
             sums.add(logits, labels, losses)

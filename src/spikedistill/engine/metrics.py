@@ -7,6 +7,7 @@ import io
 import os
 import socket
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ from spikedistill.engine.processes import added_up
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+
+_ZERO = torch.zeros((), dtype=torch.float64)
 
 
 class EpochSums:
@@ -36,16 +40,18 @@ class EpochSums:
         for name, value in values.items():
             self.sums[name] = self.sums[name].to(value.device) + value if name in self.sums else value.double()
 
-    def skip(self, batches: int = 1) -> None:
-        """Counts batches that were left out because of a number that was not finite."""
-        self.sums["skipped"] = self.sums.get("skipped", torch.zeros((), dtype=torch.float64)) + batches
+    def skip(self, losses: Iterable[str] = (), batches: int = 1) -> None:
+        """Counts batches that were left out because of a number that was not finite; ``losses`` are their terms."""
+        self.sums["skipped"] = self.sums.get("skipped", _ZERO) + batches
+        for name in ("count", "correct", *(f"loss/{name}" for name in losses)) if batches else ():
+            self.sums.setdefault(name, _ZERO)  # all processes have the same names, whatever their batches gave
 
     def over(self, fabric: Fabric) -> EpochSums:
         """The sums over all processes."""
         if fabric.world_size == 1:
             return self
         whole = EpochSums()
-        own = {"skipped": torch.zeros((), dtype=torch.float64), **self.sums}
+        own = {"skipped": _ZERO, **self.sums}
         whole.sums = added_up(fabric, own)
         if not whole.sums["skipped"]:
             del whole.sums["skipped"]

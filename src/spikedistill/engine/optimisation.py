@@ -12,6 +12,7 @@ from torch import nn
 
 from spikedistill.engine.processes import own_part
 from spikedistill.errors import UserError, unknown
+from spikedistill.ranges import check_ranges
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class OptimizerSettings:
         decay_norm: whether BatchNorm weights, biases and neuron parameters are decayed too.
 
     A module with a true attribute ``undecayed`` has a decay of its own, and none of its parameters is decayed here.
+
+    Raises:
+        UserError: an unknown name, or a number out of its range.
     """
 
     name: str = "sgd"
@@ -37,6 +41,17 @@ class OptimizerSettings:
     weight_decay: float = 5e-4
     decay_norm: bool = True
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        # Here and not where it is built: a teacher may be trained for hours before the student's is.
+        if self.name not in OPTIMIZERS:
+            raise unknown("optimizer", self.name, list(OPTIMIZERS))
+        ranges = {"above 0": ["lr"], "at least 0": ["weight_decay"], "at least 0 and below 1": ["momentum"]}
+        check_ranges(self, ranges, "optimizer")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"optimizer.betas must be two numbers of at least 0 and below 1, not {list(self.betas)}")
+        if self.name == "sgd" and self.nesterov and self.momentum == 0:
+            raise UserError("optimizer.nesterov needs a momentum; set optimizer.momentum=0.9, or leave it out")
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,9 @@ class ScheduleSettings:
         milestones: epochs at which ``multistep`` multiplies the rate by ``gamma``.
         gamma: that factor.
         min_lr: where ``cosine`` and ``onecycle`` end.
+
+    Raises:
+        UserError: an unknown name, or a number out of its range.
     """
 
     name: str = "cosine"
@@ -58,6 +76,11 @@ class ScheduleSettings:
     gamma: float = 0.1
     min_lr: float = 0.0
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        if self.name not in SCHEDULES:
+            raise unknown("schedule", self.name, list(SCHEDULES))
+        check_ranges(self, {"at least 0": ["warmup", "gamma", "min_lr"]}, "schedule")
 
 
 Groups = Iterable[dict[str, Any]]
@@ -83,15 +106,7 @@ OPTIMIZERS: dict[str, Callable[[Groups, OptimizerSettings, bool | None], torch.o
 
 
 def make_optimizer(module: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """Builds the optimiser over every trainable parameter of ``module`` (the student and a method's extras).
-
-    Raises:
-        UserError: unknown name or a learning rate that is not positive.
-    """
-    if settings.name not in OPTIMIZERS:
-        raise unknown("optimizer", settings.name, list(OPTIMIZERS))
-    if not settings.lr > 0:
-        raise UserError(f"optimizer.lr must be positive, not {settings.lr}")
+    """Builds the optimiser over every trainable parameter of ``module`` (the student and a method's extras)."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     chosen = _undecayed(module, settings)
     groups = [
@@ -142,12 +157,6 @@ SCHEDULES: dict[str, Callable[[float, float, ScheduleSettings], float]] = {
 
 
 def learning_rate(epoch: float, epochs: int, peak: float, s: ScheduleSettings) -> float:
-    """The learning rate at a (fractional) epoch of a run of ``epochs``.
-
-    Raises:
-        UserError: unknown schedule.
-    """
-    if s.name not in SCHEDULES:
-        raise unknown("schedule", s.name, list(SCHEDULES))
+    """The learning rate at a (fractional) epoch of a run of ``epochs``."""
     ramp = epoch / s.warmup if epoch < s.warmup else 1.0
     return ramp * (s.min_lr + (peak - s.min_lr) * SCHEDULES[s.name](max(epoch, s.warmup), float(epochs), s))

@@ -38,7 +38,7 @@ from spikedistill.errors import UserError
 from spikedistill.losses import saliency_divergence, soft_targets
 from spikedistill.methods.base import Method, Progress, seen_by
 from spikedistill.methods.features import MethodTaps, common_points, feature_shapes, same_size
-from spikedistill.methods.ranges import check_ranges
+from spikedistill.ranges import check_ranges
 from spikedistill.spiking.time import rate
 
 

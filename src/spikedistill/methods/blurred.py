@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from spikedistill.losses import summed_squared_distance, weighted_soft_targets
 from spikedistill.methods.base import Method, Progress
 from spikedistill.methods.features import FeaturePairs, common_points, module_key, same_size
-from spikedistill.methods.ranges import check_ranges
+from spikedistill.ranges import check_ranges
 
 
 class Restoration(nn.Module):

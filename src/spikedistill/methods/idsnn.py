@@ -25,7 +25,7 @@ from torch import Tensor
 
 from spikedistill.losses import soft_targets
 from spikedistill.methods.base import Method, Progress
-from spikedistill.methods.ranges import check_ranges
+from spikedistill.ranges import check_ranges
 
 
 class IDSNN(Method):

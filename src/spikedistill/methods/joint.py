@@ -74,7 +74,7 @@ from spikedistill.methods.base import (
 )
 from spikedistill.methods.factorisation import SharedFactors, factorisable
 from spikedistill.methods.features import MethodTaps, common_points, feature_shapes, module_key
-from spikedistill.methods.ranges import check_ranges
+from spikedistill.ranges import check_ranges
 from spikedistill.spiking.time import rate
 
 REDUCTIONS = ("mean", "sum")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from spikedistill.losses import partial_squared_distance, soft_targets
 from spikedistill.methods.base import Method, Progress
 from spikedistill.methods.features import FeaturePairs, module_key, regressor, same_size
-from spikedistill.methods.ranges import check_ranges
+from spikedistill.ranges import check_ranges
 
 
 class KDSNNResponse(Method):

@@ -35,7 +35,7 @@ from spikedistill.errors import UserError, unknown
 from spikedistill.losses import DISTANCES, soft_targets
 from spikedistill.methods.base import Method, Progress
 from spikedistill.methods.features import FeaturePairs, module_key, regressor, same_size
-from spikedistill.methods.ranges import check_ranges
+from spikedistill.ranges import check_ranges
 
 EPSILON = 1e-5
 

@@ -47,11 +47,11 @@ from spikedistill.methods.features import (
     same_size,
     student_rates,
 )
-from spikedistill.methods.ranges import check_ranges
 from spikedistill.models.elastic import ElasticResNet
 from spikedistill.models.features import taps
 from spikedistill.models.resnet import BasicBlock
 from spikedistill.models.subnets import Space, Subnet
+from spikedistill.ranges import check_ranges
 
 OTHERS = ("teacher", "biggest")
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from spikedistill.errors import UserError, unknown
 from spikedistill.losses import entropy, soft_targets
 from spikedistill.methods.base import NO_TEACHER, Method, Progress
-from spikedistill.methods.ranges import check_ranges
+from spikedistill.ranges import check_ranges
 from spikedistill.spiking.time import direct_encode, fold, readout
 
 

@@ -12,9 +12,13 @@ from spikedistill.report.runs import PLAIN_ANN, PLAIN_SNN, Run
 
 _SHOWN_AS = {PLAIN_ANN: "ANN", PLAIN_SNN: "plain SNN"}
 _NOT_SETTINGS = frozenset(
-    ("seed", "out", "name", "description", "published", "path", "device", "workers", "checkpoint_minutes", "timesteps")
+    (
+        *("seed", "out", "name", "description", "published", "path", "timesteps", "normalisation"),
+        *("device", "workers", "checkpoint_minutes"),
+    )
 )
-"""Recipe keys, at any depth, that set no two runs apart; the timesteps are told beside the label."""
+"""Recipe keys, at any depth, that set no two runs apart; the timesteps are told beside the label, and the constants of
+``normalisation`` are measured on the images that a seed draws (those that somebody chose are the data's)."""
 _TEACHING = ("method", "teacher", "init")
 
 
