@@ -217,3 +217,26 @@ def test_a_file_is_what_its_name_says(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="named like a file of format onnx, and would be nir; add --format onnx"):
         export_run(run.folder, "nir", tmp_path / "x.onnx")
     assert not (tmp_path / "x.onnx").exists()
+
+
+class _Versioned(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(64, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x)
+
+    def get_extra_state(self) -> dict:
+        return {"version": 1}
+
+    def set_extra_state(self, state: dict) -> None:
+        pass
+
+
+def test_a_state_that_no_weights_file_holds_is_refused_before_the_training(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Flatten(), _Versioned(), nn.ReLU(), nn.Linear(16, 10))
+    twin = sd.spikify(network, 2, example_input=torch.rand(2, 1, 8, 8))
+    with pytest.raises(UserError, match=r"the student's state dict holds '1\._extra_state', a dict"):
+        sd.distill(network, twin, "digits", method="kdsnn-response", epochs=1, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

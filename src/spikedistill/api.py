@@ -80,15 +80,15 @@ def distill(
         UserError: an argument that cannot be used; the sentence says which and what would do.
         TrainingFailed: a loss or gradient became NaN or infinite, or a file could not be written.
     """
-    import copy
-
     import torch
 
     from spikedistill.assembly import Parts, check_frames, needs_trained_teacher, open_source
     from spikedistill.build import with_features
     from spikedistill.methods.base import JOINT_TEACHER
+    from spikedistill.models.witness import copied
     from spikedistill.recipe import parse
     from spikedistill.run import execute, refuse_occupied
+    from spikedistill.runfolder import check_storable
 
     _check_networks(teacher, student)
     folder = Path(out)
@@ -128,6 +128,7 @@ def distill(
     _check_input(student, data, "student")
     recipe.normalisation = (data.info.mean, data.info.std)
     _check_encoding(student, data)
+    check_storable(student, "student")
     if teacher is None and recipe.method_class().teacher_role == JOINT_TEACHER:
         torch.manual_seed(recipe.seed)
         teacher = _twin(student)
@@ -138,7 +139,7 @@ def distill(
         )
     taught_by = None
     if teacher is not None:
-        taught_by = copy.deepcopy(teacher).cpu()  # it may be on a GPU
+        taught_by = copied(teacher, "taken as teacher").cpu()  # it may be on a GPU
         _check_input(taught_by, data, "teacher")
         taught_by = with_features(taught_by, data.info.shape)
     source = open_source(recipe, student, taught_by)

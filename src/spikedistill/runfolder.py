@@ -39,6 +39,20 @@ def save_network(network: nn.Module, path: Path) -> None:
     write_durably(path, state_bytes(network))
 
 
+def check_storable(network: nn.Module, role: str) -> None:
+    """Refuses a network whose state no weights file holds, before it is trained.
+
+    Raises:
+        UserError: there is more in it than tensors.
+    """
+    for name, value in network.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise UserError(
+                f"the {role}'s state dict holds '{name}', a {type(value).__name__}, and a weights file holds tensors "
+                "only; keep that outside of the network (get_extra_state)"
+            )
+
+
 def state_bytes(network: nn.Module) -> bytes:
     """A network's state as the contents of a safetensors file."""
     from safetensors.torch import save

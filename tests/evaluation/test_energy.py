@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import spikedistill as sd
 from spikedistill.evaluation.cost import Energy, Layer
+from spikedistill.evaluation.inputs import kind_of
 from spikedistill.evaluation.prices import PRICES, prices
 from spikedistill.models.fuse import optimise
 from spikedistill.spiking import IF, LIF, compiling
@@ -383,3 +384,78 @@ def test_networks_of_other_libraries_are_counted_too():
     assert (neurons.neurons, neurons.spikes, neurons.firing_rate) == (4, 4.0, 0.5)
     assert (last.input, last.accumulates) == ("spikes", 8.0)
     assert measured.bits == 516
+
+
+def test_a_dataset_of_sequences_costs_what_the_sequences_do(images):
+    network = fed("resnet18", width=8)
+    sequences = images.view(2, 6, 3, 16, 16)
+    items = torch.utils.data.TensorDataset(sequences.transpose(0, 1), torch.zeros(6))
+    found, expected = sd.energy(network, items, batch_size=6), sd.energy(network, sequences)
+    assert (found.timesteps, found.images) == (2, 6)
+    assert found.to_dict() == expected.to_dict()
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [nn.CELU(), nn.RReLU(), nn.Threshold(0, 0), lambda x: x.clamp(min=0), lambda x: x.clamp_(0, 6)],
+    ids=["celu", "rrelu", "threshold", "clamp", "clamp to six"],
+)
+def test_whatever_a_neuron_replaces_is_counted_as_an_activation(activation):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.fc, self.act = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 5), activation
+
+        def forward(self, x):
+            return self.fc(self.act(self.a(x)).mean((2, 3)))
+
+    measured = sd.energy(Net(), torch.randn(4, 3, 8, 8))
+    assert sum(layer.neurons for layer in measured.layers) == 8 * 8 * 8
+
+
+def test_a_bilinear_layer_is_counted_to_the_last_product():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Bilinear(7, 7, 5)
+
+        def forward(self, x):
+            return self.fc(x, x)
+
+    assert sd.energy(Net(), torch.randn(4, 7)).layers[0].macs == 7 * 7 * 5
+
+
+def test_neurons_that_all_fire_give_spikes_and_two_poolings_averages():
+    heights, fired = [1.0], torch.ones(2, 3)
+    assert kind_of(fired, False, [], heights) == "spikes"
+    assert kind_of(fired, True, [], heights) == "integers", "before the first neuron it is an image"
+    assert kind_of(2 * fired, False, [], heights) == "integers"
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.conv, self.fc = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Linear(8, 5)
+
+        def forward(self, x):
+            h = F.avg_pool2d(F.relu(self.a(x)), 2)
+            return self.fc(F.relu(self.conv(F.adaptive_avg_pool2d(h, 3))).mean((2, 3)))
+
+    torch.manual_seed(0)
+    twin = sd.spikify(Net(), 2, IF(threshold=0.2), example_input=torch.randn(2, 3, 12, 12))
+    assert by_name(sd.energy(twin, torch.randn(8, 3, 12, 12)))["conv"].input == "averaged"
+
+
+def test_a_network_that_cannot_be_copied_is_refused_by_its_attribute():
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self, x):
+            self.last = self.fc(x)
+            return self.last
+
+    network = Keeps()
+    network(torch.randn(2, 4))
+    with pytest.raises(sd.UserError, match="cannot be measured at 'last': it cannot be copied"):
+        sd.energy(network, torch.randn(2, 4))

@@ -158,3 +158,11 @@ def test_mistakes_are_refused(mistake, snn, pair):
     with pytest.raises(sd.UserError) as caught:
         act(snn, *pair)
     assert said in str(caught.value)
+
+
+def test_a_part_that_is_held_in_the_other_mode_stays_there() -> None:
+    network = sd.create_model("resnet18", num_classes=4, in_channels=1, width=4, spiking=False).train()
+    network.bn1.eval()
+    before = {path: module.training for path, module in network.named_modules()}
+    sd.evaluate(network, (torch.rand(6, 1, 8, 8), torch.arange(6) % 4))
+    assert {path: module.training for path, module in network.named_modules()} == before

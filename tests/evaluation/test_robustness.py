@@ -221,3 +221,16 @@ def test_wrong_noise_is_refused(text):
 
 def test_papers_strengths_are_on_the_curve():
     assert {0.01, 0.03, 0.05} <= set(NOISES["gaussian"].strengths)
+
+
+def test_a_single_weight_has_no_deviation_to_be_noisy_by() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale, self.fc = nn.Parameter(torch.ones(1, 1)), nn.Linear(128, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.scale * self.fc(x.flatten(1))
+
+    found = robustness(Scaled(), Batches(), INFO, "weights", (0.0, 1e-6), 0)
+    assert found[0.0] == found[1e-6]

@@ -310,3 +310,11 @@ def test_without_factorisation_any_ann_with_the_same_stages_will_do(build, image
     method = JointASNN(student, ann, JointASNN.Settings(factorise=False), images[:2]).train()
     totals = train(method, images, labels, 8)
     assert totals[-1] < totals[0]
+
+
+def test_weights_that_are_computed_from_others_are_refused(build, images: Tensor) -> None:
+    student, teacher = build(spiking=True), build(seed=1)
+    for network in (student, teacher):
+        torch.nn.utils.parametrizations.weight_norm(network.conv1)
+    with pytest.raises(UserError, match=r"'conv1\.weight' is no parameter but computed from others"):
+        JointASNN(student, teacher, JointASNN.Settings(), images)

@@ -6,10 +6,11 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spikedistill.errors import UserError
 from spikedistill.methods import METHODS, Progress
+from spikedistill.methods.features import FeaturePairs
 from spikedistill.methods.kdsnn import KDSNNFeature, KDSNNResponse
 
 NOW = Progress(0, 2)
@@ -122,3 +123,32 @@ def test_the_teacher_answers_first(build, watched, images: Tensor, labels: Tenso
 def test_settings_out_of_range_are_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"method.{name} must be .*, not -1"):
         KDSNNResponse.Settings(**{name: -1})
+
+
+class Teaches(nn.Module):
+    """A teacher as people write them: what an activation has made is written over."""
+
+    def __init__(self, rows: int = 1) -> None:
+        super().__init__()
+        self.a, self.relu, self.b, self.fc = nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 1), nn.Linear(6, 3)
+        self.stages, self.rows = {"stage1": "relu"}, rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.relu(self.a(x).unflatten(1, (self.rows, -1)).flatten(0, 1))
+        h += 5
+        return self.fc(h.unflatten(0, (len(x), -1)).flatten(1, 2).mean((2, 3)))
+
+
+def test_a_feature_that_the_teacher_writes_over_is_taken_as_it_left_its_activation(images: Tensor) -> None:
+    student, teacher = Teaches(), Teaches()
+    pairs = FeaturePairs(student, teacher.eval(), images, sides=("after", "after"))
+    teacher(images)
+    student(images)
+    target = pairs.take(len(images))["stage1"][1]
+    torch.testing.assert_close(target, teacher.relu(teacher.a(images)))
+    assert float(target.min()) == 0.0
+
+
+def test_an_activation_with_several_rows_for_an_image_is_no_feature(images: Tensor) -> None:
+    with pytest.raises(UserError, match=r"feature 'stage1' of the network Teaches has shape \[.*\] for .* images"):
+        FeaturePairs(Teaches(), Teaches(rows=2), images, sides=("after", "after"))

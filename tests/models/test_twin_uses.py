@@ -12,6 +12,7 @@ from torch import nn
 import spikedistill as sd
 from spikedistill.models.activation import layers_of
 from spikedistill.models.calibrate import calibrate
+from spikedistill.models.fuse import optimise
 
 IMAGES = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -171,3 +172,138 @@ def test_what_training_alone_has_moves_no_neuron(kind):
     assert [shapes[path] for path in both[:3]] == [(8,), (8, 6, 6), (8, 4, 4)]
     assert set(calibrate(twin, IMAGES)) == set(evaluation)
     assert set(twin.stages.values()) <= set(evaluation)
+
+
+class Noisy(nn.Module):
+    """Two spiking layers, and noise of some kind between them in training mode."""
+
+    def __init__(self, noise):
+        super().__init__()
+        self.noise, self.a, self.b, self.fc = noise, nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 5)
+
+    def forward(self, x):
+        h = F.relu(self.a(x))
+        if self.training:
+            h = self.noise(h)
+        return self.fc(F.relu(self.b(h)).mean((2, 3)))
+
+
+def _masked(h):
+    mask = torch.ones_like(h)
+    mask.bernoulli_(0.5)
+    return h * mask
+
+
+HELD = {
+    "in place, as a statement": _masked,
+    "in place, chained": lambda h: h * torch.ones_like(h).bernoulli_(0.5),
+    "of a size": lambda h: h + torch.normal(0.0, 0.1, size=h.shape),
+    "whole numbers": lambda h: h * torch.randint(0, 2, (h.size(0), 1, 1, 1)),
+}
+
+
+def recorded(noise) -> list[torch.Tensor]:
+    """What the noise adds to constant maps ``[T, B, ...]`` in the twin's training mode, at T = 3."""
+    network = Noisy(noise)
+    nn.init.zeros_(network.a.weight)
+    nn.init.ones_(network.a.bias)  # every neuron fires at every step
+    twin = twin_of(network).train()
+    seen: list[torch.Tensor] = []
+    twin.b.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].unflatten(0, (3, -1))))
+    twin(IMAGES)
+    twin(IMAGES.expand(3, *IMAGES.shape))
+    return seen
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_noise_is_the_same_at_every_step_however_it_is_written(kind):
+    for steps in recorded(HELD[kind]):
+        assert torch.equal(steps[0], steps[1]) and torch.equal(steps[0], steps[2])
+        assert not torch.equal(steps[0, 0], steps[0, 1]), "images have noise of their own"
+
+
+@pytest.mark.parametrize("draw", [torch.bernoulli, lambda p: p.bernoulli()], ids=["function", "method"])
+def test_what_is_drawn_by_a_steps_own_probabilities_follows_them(draw):
+    """The same uniform numbers at every step, and not the first step's answer."""
+    network = Noisy(lambda h: draw(h / 2))
+    nn.init.zeros_(network.a.weight)
+    nn.init.constant_(network.a.bias, 0.1)  # threshold 0.2: silent, fires, silent
+    twin = twin_of(network).train()
+    seen: list[torch.Tensor] = []
+    twin.b.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].unflatten(0, (3, -1))))
+    twin(IMAGES)
+    rates = seen[0].mean((1, 2, 3, 4)).tolist()
+    assert rates[0] == rates[2] == 0.0 and 0.3 < rates[1] < 0.7
+
+
+def test_an_order_of_images_that_is_drawn_is_refused():
+    with pytest.raises(sd.UserError, match=r"'randperm'.*order of the images"):
+        twin_of(Noisy(lambda h: h + h[torch.randperm(h.size(0))]))
+
+
+class Shared(nn.Module):
+    """One dropout for maps ``[B, C]`` and for tokens ``[N, B, C]``."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.drop, self.fc = nn.Conv2d(3, 8, 3), nn.Dropout(0.5), nn.Linear(8, 5)
+
+    def forward(self, x):
+        h = self.drop(F.relu(self.a(x)))
+        tokens = self.drop(h.flatten(2).permute(2, 0, 1))
+        return self.fc(F.relu(tokens).mean(0))
+
+
+def test_one_dropout_for_two_layouts_knows_where_the_batch_is_at_each_call():
+    torch.manual_seed(0)
+    twin = twin_of(Shared()).train()
+    seen: list[torch.Tensor] = []
+    twin.drop.register_forward_hook(lambda _module, inputs, out: seen.append((inputs[0], out)))
+    twin(IMAGES.expand(3, *IMAGES.shape))
+    for (x, out), dim in zip(seen, (0, 1), strict=True):
+        x, out = (value.unflatten(dim, (3, -1)).movedim(dim, 0) for value in (x, out))
+        both = (x[0] != 0) & (x[1] != 0)
+        assert both.any() and torch.equal((out[0] != 0)[both], (out[1] != 0)[both])
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 2 * grad
+
+
+def test_a_function_with_a_gradient_of_its_own_trains_behind_fused_layers():
+    """Fused BatchNorms hand on what is not computed yet, of which such a function would see no gradient."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.bn, self.fc = nn.Conv2d(3, 64, 3, padding=1), nn.BatchNorm2d(64), nn.Linear(64, 5)
+
+        def forward(self, x):
+            return self.fc(F.relu(Doubled.apply(self.bn(self.a(x)))).mean((2, 3)))
+
+    torch.manual_seed(0)
+    images = torch.randn(12, 3, 20, 20)
+    twin = sd.spikify(Net(), 3, sd.IF(threshold=0.2), example_input=images[:2]).train()
+    expected = copy.deepcopy(twin)
+    expected(images.expand(3, *images.shape)).square().sum().backward()
+    optimise(twin, "fast")
+    twin(images.expand(3, *images.shape)).square().sum().backward()
+    torch.testing.assert_close(twin.a.weight.grad, expected.a.weight.grad, rtol=1e-3, atol=1e-4)
+
+
+def test_a_call_that_asks_for_gradients_is_no_write():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
+
+        def forward(self, x):
+            return self.fc(F.relu(self.a(x).requires_grad_()).mean((2, 3)))
+
+    assert twin_of(Net())(IMAGES).shape == (3, 5)

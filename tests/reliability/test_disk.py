@@ -1,5 +1,6 @@
 """A full disk: the run stops with a sentence, what stood there stands, and goes on when there is room."""
 
+import errno
 import os
 import subprocess
 from contextlib import suppress
@@ -80,6 +81,19 @@ def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypa
     temporary = done[0][1]
     assert temporary != str(tmp_path / "file")
     assert done == [("sync", temporary), ("rename", temporary), ("sync", str(tmp_path))]
+
+
+def test_a_file_system_that_syncs_no_folders_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = os.fsync
+
+    def files_only(descriptor: int) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{descriptor}")).is_dir():
+            raise OSError(errno.EINVAL, "Invalid argument")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    write_durably(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
 
 
 def test_a_file_cut_off_in_the_middle_of_a_write(undisturbed: Undisturbed, tmp_path: Path) -> None:

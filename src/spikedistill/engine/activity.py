@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spikedistill.models.activation import layers_of
 from spikedistill.models.features import taps
+from spikedistill.models.modes import in_eval_mode
 from spikedistill.spiking import compiling
 
 IMAGES = 32
@@ -47,18 +48,14 @@ def unvarying_layers(network: nn.Module, images: Tensor) -> dict[str, float]:
     if not points:
         return {}
     few = images[:, :IMAGES] if images.dim() == 5 else images[:IMAGES]
-    training = network.training
-    network.eval()
-    try:
-        with (
-            torch.inference_mode(),
-            compiling.choose("plain"),  # a few images an epoch, in float32: kernels of their own are not worth it
-            torch.random.fork_rng(devices=[few.device] if few.is_cuda else []),
-            taps(network, points, "after") as tap,
-        ):
-            network(few)
-            spikes = {name: value.detach().float().mean() for name, value in tap.take().items()}
-            rates = torch.stack(list(spikes.values())).tolist() if spikes else []
-    finally:
-        network.train(training)
+    with (
+        in_eval_mode(network),
+        torch.inference_mode(),
+        compiling.choose("plain"),  # a few images an epoch, in float32: kernels of their own are not worth it
+        torch.random.fork_rng(devices=[few.device] if few.is_cuda else []),
+        taps(network, points, "after") as tap,
+    ):
+        network(few)
+        spikes = {name: value.detach().float().mean() for name, value in tap.take().items()}
+        rates = torch.stack(list(spikes.values())).tolist() if spikes else []
     return {name: rate for name, rate in zip(spikes, rates, strict=True) if rate in (0.0, 1.0)}

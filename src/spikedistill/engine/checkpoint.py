@@ -6,6 +6,7 @@ is used.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -65,6 +66,9 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems do that with files only
+            raise
     finally:
         os.close(descriptor)
 

@@ -14,6 +14,7 @@ from spikedistill.engine.loop import Batches
 from spikedistill.methods.base import seen_by
 from spikedistill.models.activation import layers_of
 from spikedistill.models.features import taps
+from spikedistill.models.modes import in_eval_mode
 
 
 @dataclass
@@ -51,17 +52,12 @@ def device_of(network: nn.Module) -> torch.device:
 
 @contextmanager
 def inference(network: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients inside, the network's own mode again afterwards.
+    """Eval mode without gradients inside, each module's own mode again afterwards.
 
     Not torch's inference mode: every kernel that training has compiled would be compiled once more for its tensors.
     """
-    training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        network.train(training)
+    with in_eval_mode(network), torch.no_grad():
+        yield
 
 
 def per_step_logits(network: nn.Module, images: Tensor) -> Tensor:

@@ -62,6 +62,12 @@ def _sum_of_products(args: tuple[Any, ...], out: Tensor) -> Work:
     return LINEAR, out.numel() * x.shape[-1], (x, weight)
 
 
+def _bilinear(args: tuple[Any, ...], out: Tensor) -> Work:
+    x, weight, y = args[:3]
+    binary = not x.is_meta and bool(((x == 0) | (x == 1)).all())
+    return LINEAR, out.numel() * x.shape[-1] * y.shape[-1], (y if binary else x, weight)
+
+
 _aten = torch.ops.aten
 _WORK: dict[Any, Callable[[tuple[Any, ...], Tensor], Work]] = {
     _aten.convolution: _convolution,
@@ -71,6 +77,7 @@ _WORK: dict[Any, Callable[[tuple[Any, ...], Tensor], Work]] = {
     _aten.mv: _sum_of_products,
     _aten.bmm: _sum_of_products,
     _aten.baddbmm: _sum_of_products,
+    _aten._trilinear: _bilinear,
 }
 _NORMALISATIONS = (
     _aten.native_batch_norm,
@@ -82,7 +89,13 @@ _NORMALISATIONS = (
 )
 _POOLINGS = (_aten.avg_pool1d, _aten.avg_pool2d, _aten.avg_pool3d)
 _ADAPTIVE = (_aten._adaptive_avg_pool2d, _aten._adaptive_avg_pool3d)
-_IN_PLACE_TOO = ("relu", "gelu", "silu", "hardtanh", "leaky_relu", "elu", "hardswish", "mish", "sigmoid", "tanh")
+_IN_PLACE_TOO = (
+    *("relu", "gelu", "silu", "hardtanh", "leaky_relu", "elu", "hardswish", "mish", "sigmoid", "tanh"),
+    *("celu", "threshold", "rrelu_with_noise"),
+)
+_CLAMPS = (_aten.clamp, _aten.clamp_, _aten.clamp_min, _aten.clamp_min_)
+LARGEST_WINDOW = 1024
+"""Beyond, fractions lie so close that any value is one."""
 _ACTIVATIONS = (
     *(getattr(_aten, name + suffix) for name in _IN_PLACE_TOO for suffix in ("", "_")),
     _aten.softplus,
@@ -134,14 +147,14 @@ class Counter(TorchDispatchMode):
             self._row(NORMALISATION).elements += out[0].numel()
         elif packet in _POOLINGS:
             size = args[1] if isinstance(args[1], Sequence) else (args[1],)
-            self._windows.add(math.prod(size) ** (1 if len(size) > 1 else out.dim() - 2))
+            self._pool(math.prod(size) ** (1 if len(size) > 1 else out.dim() - 2))
             self._row(POOLING).elements += out.numel()
         elif packet == _aten.mean and out.numel():
-            self._windows.add(args[0].numel() // out.numel())
+            self._pool(args[0].numel() // out.numel())
         elif packet in _ADAPTIVE:
             sides = zip(args[0].shape[-len(args[1]) :], args[1], strict=True)
-            self._windows.add(math.prod(_common_window(*side) for side in sides))
-        elif packet in _ACTIVATIONS and not self.neurons:
+            self._pool(math.prod(_common_window(*side) for side in sides))
+        elif not self.neurons and (packet in _ACTIVATIONS or (packet in _CLAMPS and _is_relu(args, kwargs or {}))):
             self._row(ACTIVATION).elements += out.numel()
         return out
 
@@ -162,6 +175,10 @@ class Counter(TorchDispatchMode):
         kinds = [kind_of(factor, not self._fired, self._windows, self._heights) for factor in factors]
         nonzero = ((factors[0] != 0).float() @ (factors[1] != 0).float()).sum(dtype=torch.float64)
         row.inputs.add(cheapest(kinds), macs, round(float(nonzero)))
+
+    def _pool(self, window: int) -> None:
+        """Averages of ``window`` values, perhaps of what had been averaged before."""
+        self._windows |= {window} | {window * other for other in self._windows if window * other <= LARGEST_WINDOW}
 
     def _is_weight(self, x: Tensor) -> bool:
         return x.untyped_storage().data_ptr() in self._weights
@@ -194,6 +211,12 @@ class Counter(TorchDispatchMode):
                 row.spikes += 0 if output.is_meta else int(output.count_nonzero())
 
         return leave
+
+
+def _is_relu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a clamping keeps what is positive, up to a limit or not."""
+    low = args[1] if len(args) > 1 else kwargs.get("min")
+    return isinstance(low, int | float) and low == 0 and args[0].is_floating_point()
 
 
 def _common_window(inside: int, outside: int) -> int:

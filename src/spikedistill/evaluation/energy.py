@@ -7,7 +7,6 @@ layer but the first for binary.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +34,7 @@ from spikedistill.evaluation.inputs import SPARSE, SPIKES
 from spikedistill.evaluation.prices import DEFAULT_PRICES, Prices, prices
 from spikedistill.models.fuse import restore
 from spikedistill.models.network import checked_network
+from spikedistill.models.witness import copied
 from spikedistill.spiking import compiling
 
 _WAYS_IN = ("__iter__", "__getitem__", "epoch")
@@ -57,7 +57,7 @@ def energy(
     Args:
         network: an SNN of ``create_model`` or ``spikify``, or any ANN.
         data: images as the network takes them, ``[N, ...]`` (for sequences ``[T, N, ...]``, one batch); or a loader,
-            a dataset, or any iterable of batches or (batch, labels).
+            any iterable of batches or (batch, labels), or a dataset, whose items may be sequences ``[T, ...]``.
         constants: a name in ``PRICES``, a list such as ``add=0.1,multiply=3.1``, or ``Prices``.
         images: how many images to measure at most; None takes all.
         batch_size: for data that are not in batches yet.
@@ -67,7 +67,7 @@ def energy(
     """
     priced = prices(constants) if isinstance(constants, str) else constants
     checked_network(network)
-    subject = restore(copy.deepcopy(network)).eval()
+    subject = restore(copied(network, "measured")).eval()
     counter = Counter(subject)
     timesteps = getattr(subject, "timesteps", None)
     if counter.neurons and timesteps is None:
@@ -141,11 +141,14 @@ def _batches(network: nn.Module, data: Any, batch_size: int) -> Iterator[Tensor]
     if isinstance(data, Tensor):
         yield from (data,) if _is_sequence(network, data) else data.split(batch_size)
         return
-    if isinstance(data, torch.utils.data.Dataset):
+    items = isinstance(data, torch.utils.data.Dataset)
+    if items:
         data = torch.utils.data.DataLoader(data, batch_size)
     batches: Iterable[Any] = data.epoch(0) if hasattr(data, "epoch") else data
     for batch in batches:
-        yield batch[0] if isinstance(batch, tuple | list) else batch
+        images = batch[0] if isinstance(batch, tuple | list) else batch
+        # Items are sequences [T, ...] each, which DataLoader stacks to [N, T, ...].
+        yield images.transpose(0, 1) if items and _is_sequence(network, images) else images
 
 
 def _priced(

@@ -81,6 +81,8 @@ def kind_of(x: Tensor, before_neurons: bool, windows: Iterable[int], heights: It
     lowest, highest = (float(value) for value in torch.aminmax(x))
     if lowest == 0.0 and bool(((x == 0) | (x == highest)).all()):
         return SPIKES
+    if lowest == highest and not before_neurons and highest in heights:  # every neuron has fired
+        return SPIKES
     if lowest >= 0.0 and bool((x == x.round()).all()):
         return INTEGERS
     if before_neurons:

@@ -137,7 +137,9 @@ def _jitter(spikes: Tensor, strength: float, source: torch.Generator) -> Tensor:
 
 @contextmanager
 def _weights(network: nn.Module, _info: DataInfo, strength: float, source: torch.Generator) -> Iterator[Change]:
-    kept = [(weight, weight.detach().clone()) for weight in network.parameters() if weight.dim() > 1]
+    # A single weight has no deviation.
+    weights = [weight for weight in network.parameters() if weight.dim() > 1 and weight.numel() > 1]
+    kept = [(weight, weight.detach().clone()) for weight in weights]
     try:
         with torch.no_grad():
             for weight, clean in kept:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spikedistill.errors import UserError, first_line
+from spikedistill.models.modes import in_eval_mode
 from spikedistill.spiking.time import readout
 
 NO_TEACHER, FROZEN_TEACHER, JOINT_TEACHER = "none", "frozen", "joint"
@@ -187,12 +188,8 @@ def seen_by(network: nn.Module, images: Tensor) -> Tensor:
 @torch.no_grad()
 def answer_to(network: nn.Module, example: Tensor) -> Tensor:
     """A network's logits for ``example``, leaving its mode and its BatchNorm statistics as they were."""
-    training = network.training
-    network.eval()
-    try:
+    with in_eval_mode(network):
         return network(example)
-    finally:
-        network.train(training)
 
 
 def classifies(network: nn.Module, example: Tensor, role: str = "network") -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from spikedistill.errors import UserError, unknown
 from spikedistill.models.adopt import Adopted
-from spikedistill.models.features import Taps, taps
+from spikedistill.models.features import Taps, overwritten, taps
+from spikedistill.models.modes import in_eval_mode
 from spikedistill.models.twin import Twin
 from spikedistill.spiking.time import rate
 
@@ -80,22 +81,20 @@ def feature_shapes(network: nn.Module, points: dict[str, str], side: str, exampl
     Raises:
         UserError: a feature that is not a map.
     """
-    training = network.training
-    network.eval()
-    try:
-        with taps(network, points, side) as tap:
-            network(example)
-            shapes = {name: rate(value, example.shape[-4]).shape for name, value in tap.take().items()}
-    finally:
-        network.train(training)
-    for name, shape in shapes.items():
-        if len(shape) != 4:
+    with in_eval_mode(network), taps(network, points, side) as tap:
+        network(example)
+        found = tap.take()
+    batch = example.shape[-4]
+    timesteps = len(example) if example.dim() == 5 else getattr(network, "timesteps", None) or 1
+    for name, value in found.items():
+        if value.dim() != 4 or len(value) not in (batch, batch * timesteps):
+            images = f"{batch} images" + (f" and {timesteps} timesteps" if timesteps > 1 else "")
             raise UserError(
-                f"feature '{name}' of the network {type(network).__name__} has shape {list(shape)}; "
+                f"feature '{name}' of the network {type(network).__name__} has shape {list(value.shape)} for {images}; "
                 "feature distillation takes maps [B, C, H, W]; name other activations, or choose a method that "
                 "compares answers, such as kdsnn-response or twld"
             )
-    return shapes
+    return {name: rate(value, batch).shape for name, value in found.items()}
 
 
 class MethodTaps(Taps):
@@ -104,13 +103,13 @@ class MethodTaps(Taps):
     (A copied network carries the hooks of the one it was copied from, and those record nothing.)
     """
 
-    def __init__(self, network: nn.Module, points: Mapping[str, str], side: str) -> None:
-        super().__init__(network, points, side, rates=True)
-        self._made_of = (network, dict(points), side)
+    def __init__(self, network: nn.Module, points: Mapping[str, str], side: str, copied: Collection[str] = ()) -> None:
+        super().__init__(network, points, side, rates=True, copied=copied)
+        self._made_of = (network, dict(points), side, copied)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MethodTaps:
-        network, points, side = self._made_of
-        return MethodTaps(copy.deepcopy(network, memo), points, side)
+        network, *settings = self._made_of
+        return MethodTaps(copy.deepcopy(network, memo), *settings)
 
 
 class FeaturePairs:
@@ -144,7 +143,10 @@ class FeaturePairs:
         our_shapes = feature_shapes(student, ours, sides[0], example)
         their_shapes = feature_shapes(teacher, theirs, sides[1], example)
         self.shapes = {name: (our_shapes[name], their_shapes[name]) for name in ours}
-        self._student, self._teacher = MethodTaps(student, ours, sides[0]), MethodTaps(teacher, theirs, sides[1])
+        with in_eval_mode(teacher):  # as anybody wrote it; what trains is a spiking network
+            copied = overwritten(teacher, theirs, example) if sides[1] == "after" else ()
+        self._student = MethodTaps(student, ours, sides[0])
+        self._teacher = MethodTaps(teacher, theirs, sides[1], copied)
 
     def take(self, batch: int) -> dict[str, tuple[Tensor, Tensor]]:
         """Features of the last pass of both networks, forgotten here.

@@ -295,6 +295,11 @@ def _factors(student: nn.Module, teacher: nn.Module, settings: Any) -> SharedFac
                 f"method.factorise needs an ANN of the student's architecture: '{name}' is {shapes[0]} in the student, "
                 f"{shapes[1]} in the ANN; leave the recipe's section 'teacher' out, or set method.factorise=false"
             )
-    for weight in [*ours.values(), *theirs.values()]:
+    for name, weight in [*ours.items(), *theirs.items()]:
+        if not isinstance(weight, nn.Parameter):
+            raise UserError(
+                f"method.factorise: '{name}' is no parameter but computed from others (a parametrization), and cannot "
+                "be factorised; take that off (torch.nn.utils.parametrize), or set method.factorise=false"
+            )
         weight.requires_grad_(False)
     return SharedFactors(theirs, undecayed=settings.weight_decay is not None)

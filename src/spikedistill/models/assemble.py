@@ -26,6 +26,7 @@ from spikedistill.models.rebuild import (
     input_of,
     name_of,
     where,
+    with_plain_inputs,
     without_writes,
 )
 from spikedistill.models.replaceable import KEPT, Found, find
@@ -99,6 +100,7 @@ def assemble(network: nn.Module, graphs: Mapping[bool, fx.Graph], traced_on: nn.
     for training, graph in graphs.items():
         parts.rewrite(graph, training)
         check_answer(graph)
+        with_plain_inputs(graph, body.get_submodule)
         add_time(graph, frozenset(parts.masks.values()))
         programs[training, False] = Program(graph)
         programs[training, True] = Program(once_where_possible(graph, frozenset(parts.masks.values())))
@@ -212,7 +214,10 @@ class _Assembly:
             if node in self.activations:
                 call_spike(node, self.sites[self.activations[node]].path)
             elif node in self.dropouts:
-                call_module(node, self.masks[self.dropouts[node]])
+                path, dim = self.masks[self.dropouts[node]], node.meta["layout"].dim
+                mask = self.body.get_submodule(path)
+                assert isinstance(mask, OneMask)
+                call_module(node, path, *([dim] if dim != mask.dim else []))
             elif node in self.still and node.target in replaced:
                 module = self.modules[str(node.target)]
                 call_plain(node, module, find(node, module), training)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from spikedistill.errors import UserError, nearest, unknown
@@ -23,15 +24,25 @@ class Taps:
         points: feature name to the path of the activation module.
         side: ``before`` (the activation's input: currents) or ``after`` (its output: spikes).
         rates: record the mean over T of what leaves a spiking activation, ``[B, ...]``, whose gradient then costs less.
+        copied: names of features that the network writes over later (``h = relu(x); h += skip``), see ``overwritten``.
 
     The recorded tensors are the folded ones, ``[T*B, ...]`` for an SNN (or ``[B, ...]`` where the current is constant
     in time), with their gradients. ``values`` holds the last pass only; ``close`` removes the taps.
     """
 
-    def __init__(self, network: nn.Module, points: Mapping[str, str], side: str, *, rates: bool = False) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        points: Mapping[str, str],
+        side: str,
+        *,
+        rates: bool = False,
+        copied: Collection[str] = (),
+    ) -> None:
         if side not in SIDES:
             raise unknown("feature side", side, SIDES)
         self.values: dict[str, Tensor] = {}
+        self._copied = frozenset(copied)
         modules = dict(network.named_modules())
         self._handles = []
         for name, path in points.items():
@@ -57,7 +68,7 @@ class Taps:
     def _after(self, name: str, tapped: nn.Module) -> Callable[..., None]:
         def record(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if module is tapped:
-                self.values[name] = output
+                self.values[name] = output.clone() if name in self._copied else output
 
         return record
 
@@ -80,6 +91,38 @@ class Taps:
         for handle in self._handles:
             handle.remove()
         self.values = {}
+
+
+@torch.no_grad()
+def overwritten(network: nn.Module, points: Mapping[str, str], example: Tensor) -> frozenset[str]:
+    """The features whose tensors a network writes over after its activations have made them.
+
+    Args:
+        network: any, in evaluation mode; tensors that neurons make are never written over.
+        points: feature name to the path of the activation module.
+        example: images.
+    """
+    versions: dict[str, tuple[Tensor, int]] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def record(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            versions[name] = (output, output._version)
+
+        return record
+
+    modules = dict(network.named_modules())
+    handles = [
+        modules[path].register_forward_hook(note(name))
+        for name, path in points.items()
+        if not isinstance(modules[path], Spike)
+    ]
+    try:
+        if handles:
+            network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return frozenset(name for name, (output, version) in versions.items() if output._version != version)
 
 
 @contextmanager

@@ -217,7 +217,7 @@ class OneMask(nn.Module):
     Args:
         function: ``F.dropout`` or one of its kin.
         p: share that is dropped.
-        dim: where the batch is.
+        dim: where the batch is; a call may say otherwise, for one module may serve in several places.
         clock: the network's.
     """
 
@@ -226,13 +226,13 @@ class OneMask(nn.Module):
         self.function, self.p, self.dim, self.clock = function, p, dim, clock
         self.over_time = False
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, dim: int | None = None) -> Tensor:
         if not self.training or self.p == 0.0:
             return x
         if not self.over_time:
             return self.function(x, self.p, True)
-        timesteps = self.clock.timesteps
-        return x * repeated(self._mask(x.narrow(self.dim, 0, x.shape[self.dim] // timesteps)), timesteps, self.dim)
+        timesteps, dim = self.clock.timesteps, self.dim if dim is None else dim
+        return x * repeated(self._mask(x.narrow(dim, 0, x.shape[dim] // timesteps)), timesteps, dim)
 
     def once(self, x: Tensor) -> Tensor:
         """For what is computed once instead of T times."""

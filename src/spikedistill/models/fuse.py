@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from spikedistill.errors import unknown
 from spikedistill.models.activation import Spike
 from spikedistill.models.folded import TwinSpike
+from spikedistill.models.modes import in_eval_mode
 from spikedistill.spiking import LIF, compiling
 from spikedistill.spiking.bits import Bits, unpack
 from spikedistill.spiking.deferred import Currents, Deferred, Spikes, settle
@@ -221,15 +222,13 @@ def channels_last_if_taken(network: nn.Module, example: Tensor) -> None:
         example: images that it takes.
     """
     channels_last(network)
-    training = network.training
     try:
-        network.eval()(example)
+        with in_eval_mode(network):
+            network(example)
     except RuntimeError:
         for module in network.modules():
             if type(module) is nn.Conv2d:
                 module.weight.data = module.weight.data.clone(memory_format=torch.contiguous_format)
-    finally:
-        network.train(training)
 
 
 def channels_last_inputs(network: nn.Module) -> nn.Module:

@@ -26,9 +26,9 @@ class Layout:
     factor: int
 
 
-def refusal(where: str, reason: str) -> UserError:
+def refusal(where: str, reason: str, to_be: str = "made spiking") -> UserError:
     """The one form in which a network is refused."""
-    return UserError(f"the network cannot be made spiking at {where}: {reason}")
+    return UserError(f"the network cannot be {to_be} at {where}: {reason}")
 
 
 def example_rows(example: Tensor) -> Tensor:

@@ -25,8 +25,20 @@ from spikedistill.models.folded import (
 )
 from spikedistill.models.probe import Layout, refusal
 from spikedistill.models.replaceable import Found
+from spikedistill.spiking.deferred import settle
 
-NOISE = ("bernoulli", "bernoulli_", "uniform_", "normal_", "exponential_", "rand_like", "randn_like", "rand", "randn")
+_NOISE_IN_PLACE = (
+    "bernoulli_",
+    "uniform_",
+    "normal_",
+    "exponential_",
+    "random_",
+    "log_normal_",
+    "cauchy_",
+    "geometric_",
+)
+_SIZED = ("rand_like", "randn_like", "randint_like", "rand", "randn", "randint", "normal")
+NOISE = (*_NOISE_IN_PLACE, *_SIZED, "bernoulli")
 """Steps that draw random numbers. Where they have a batch dimension, the numbers are the same at every timestep."""
 
 _VIEWS = {"view": "reshape", "view_as": "reshape_as"}
@@ -82,10 +94,13 @@ def without_writes(graph: fx.Graph, module_of: Callable[[str], nn.Module]) -> li
     order = {node: position for position, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
         victim = input_of(node)
-        if victim is None or victim.op == "get_attr" or not victim.meta.get("tensor") or not _writes(node, module_of):
+        if victim is None or victim.op == "get_attr" or not victim.meta.get("tensor"):
             continue
-        written[node] = where(node)
-        _return_instead(node)
+        if _writes(node, module_of):
+            written[node] = where(node)
+            _return_instead(node)
+        elif not (node.op == "call_method" and node.target in _NOISE_IN_PLACE):
+            continue
         for user in list(victim.users):
             if user is not node and order[user] > order[node]:
                 user.replace_input_with(victim, node)
@@ -114,7 +129,8 @@ def _writes(node: fx.Node, module_of: Callable[[str], nn.Module]) -> bool:
 
 def _plain_method(name: str) -> str | None:
     plain = name.rstrip("_")
-    return plain if name.endswith("_") and name not in NOISE and hasattr(Tensor, plain) and plain else None
+    known = plain and callable(getattr(Tensor, plain, None))  # requires_grad_ is no write, and requires_grad no method
+    return plain if name.endswith("_") and name not in NOISE and known else None
 
 
 def _plain_function(function: Any) -> Any:
@@ -172,12 +188,12 @@ def call_spike(node: fx.Node, path: str) -> None:
     graph.erase_node(node)
 
 
-def call_module(node: fx.Node, path: str) -> None:
-    """Puts a call of the module at ``path`` in a function's place."""
+def call_module(node: fx.Node, path: str, *settings: int) -> None:
+    """Puts a call of the module at ``path``, with more arguments if any, in a function's place."""
     source = input_of(node)
     assert source is not None
     with node.graph.inserting_after(node):
-        call = node.graph.create_node("call_module", path, (source,))
+        call = node.graph.create_node("call_module", path, (source, *settings))
     call.meta = dict(node.meta)
     node.replace_all_uses_with(call)
     node.graph.erase_node(node)
@@ -204,6 +220,32 @@ def call_plain(node: fx.Node, module: nn.Module, found: Found | None, training: 
     graph.erase_node(node)
 
 
+def with_plain_inputs(graph: fx.Graph, module_of: Callable[[str], nn.Module]) -> None:
+    """Gives code that nobody looks into plain tensors: an autograd.Function inside would cut a deferred one's gradient.
+
+    Args:
+        graph: a rebuilt graph.
+        module_of: finds modules by path.
+    """
+    for node in list(graph.nodes):
+        if node.op == "call_function":
+            owner = getattr(node.target, "__self__", None)
+            strange = hasattr(node.target, "opaque") or (
+                isinstance(owner, type) and issubclass(owner, torch.autograd.Function)
+            )
+        else:
+            own = node.op == "call_module" and type(module_of(str(node.target))).__module__
+            strange = isinstance(own, str) and not own.startswith(("torch.nn.", "torch.ao.nn.", "spikedistill."))
+        if not strange:
+            continue
+        for source in node.all_input_nodes:
+            if source.meta.get("tensor") and source.op != "get_attr":
+                with graph.inserting_before(node):
+                    plain = graph.create_node("call_function", settle, (source,))
+                plain.meta = dict(source.meta) | {"noisy": False}
+                node.replace_input_with(source, plain)
+
+
 def add_time(graph: fx.Graph, masks: frozenset[str]) -> None:
     """Gives the graph its second argument, T, and makes its random numbers the same at every step.
 
@@ -218,8 +260,10 @@ def add_time(graph: fx.Graph, masks: frozenset[str]) -> None:
     for node in list(graph.nodes):
         if not node.meta.get("noisy") or (node.op == "call_module" and node.target in masks):
             continue
-        if name_of(node) in NOISE and node.op != "call_module":
-            layout = node.meta.get("layout")
+        layout = node.meta.get("layout")
+        if name_of(node) == "randperm" and layout is not None:
+            raise refusal(where(node), "it draws an order of the images, which a batch with T folded into it has not")
+        if name_of(node) in NOISE and node.op != "call_module" and not _by_values(node):
             if layout is None:
                 continue  # numbers that have nothing to do with the batch
             with graph.inserting_after(node):
@@ -230,7 +274,23 @@ def add_time(graph: fx.Graph, masks: frozenset[str]) -> None:
             _hold_noise(node, timesteps)
 
 
+def _by_values(node: fx.Node) -> bool:
+    """Whether what is drawn depends on values that differ from step to step, such as probabilities."""
+    given = [leaf for leaf in pytree.tree_leaves((node.args, node.kwargs)) if isinstance(leaf, fx.Node)]
+    if name_of(node) in _NOISE_IN_PLACE:
+        given = given[1:]  # what is written over
+    elif name_of(node).endswith("_like") or (name_of(node) == "bernoulli" and _probability(node) is not None):
+        given = []
+    return any(leaf.meta["varies"] and leaf.meta["tensor"] for leaf in given)
+
+
+def _probability(node: fx.Node) -> Any:
+    return node.kwargs.get("p", node.args[1] if len(node.args) > 1 else None)
+
+
 def _hold_noise(node: fx.Node, timesteps: fx.Node) -> None:
+    if node.op == "call_method" and node.target == "bernoulli":
+        node.op, node.target = "call_function", torch.bernoulli
     if node.op == "call_method":
         raise refusal(where(node), "it draws random numbers in a way that cannot be the same at every timestep")
     graph = node.graph

@@ -108,6 +108,13 @@ METHODS: dict[str, Kind] = {
     "prelu": _PRELU,
 }
 
+_CLAMPINGS = frozenset(
+    getattr(place, name)
+    for place in (torch, torch.Tensor)
+    for name in ("clamp", "clamp_", "clip", "clip_", "clamp_min", "clamp_min_")
+)
+_THRESHOLDS = (F.threshold, torch.threshold, torch.threshold_)
+
 KEPT = ("sigmoid", "tanh", "softmax", "hardsigmoid", "logsigmoid")
 """Nonlinear steps that stay what they are: gates and attention weights."""
 
@@ -137,13 +144,20 @@ def is_activation(function: Any, args: tuple[Any, ...] = (), kwargs: dict[str, A
     """Whether a call of a function, or of a tensor's method, is an activation; clamping is one if it is a ReLU."""
     if function in (torch.Tensor.relu, torch.Tensor.relu_):
         return True
-    if function in (torch.clamp, torch.clamp_min, torch.Tensor.clamp, torch.Tensor.clamp_min):
+    if function in _CLAMPINGS:
         limits: dict[str, Any] = dict(zip(("min", "max"), args[1:], strict=False)) | (kwargs or {})
-        return limits.get("min") == 0 and limits.get("max") is None
+        return _is_zero(limits.get("min")) and limits.get("max") is None
+    if function in _THRESHOLDS:
+        settings = dict(zip(_THRESHOLD.order, args[1:], strict=False)) | (kwargs or {})
+        return all(_is_zero(settings.get(name)) for name in _THRESHOLD.order)
     try:
         return FUNCTIONS.get(function, _CLAMP) not in (_CLAMP, _CLAMP_MIN, _THRESHOLD)
     except TypeError:  # not hashable
         return False
+
+
+def _is_zero(value: Any) -> bool:
+    return isinstance(value, int | float) and value == 0
 
 
 def find(node: fx.Node, module: nn.Module | None) -> Found | None:

@@ -189,6 +189,8 @@ class ValueTracer(fx.Tracer):
         args, kwargs = map_aggregate((args, kwargs), lambda a: a.values[which] if type(a) is Known else a)  # pyright: ignore
         module = self.root.get_submodule(target) if kind == "call_module" else None
         opaque = (module is not None and not self.is_leaf_module(module, target)) or hasattr(target, "opaque")
+        if kind == "call_method" and target == "requires_grad_":  # shapes and values do not depend on it
+            return args[0]
         self.working = True
         try:
             with ExitStack() as stack:

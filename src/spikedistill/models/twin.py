@@ -17,11 +17,12 @@ from spikedistill.models.adopt import Adopted
 from spikedistill.models.assemble import Parts, assemble
 from spikedistill.models.calibrate import calibrate
 from spikedistill.models.folded import Analogue, OneMask, TwinSpike
+from spikedistill.models.modes import modes_of, set_modes
 from spikedistill.models.network import checked_network, checked_timesteps
 from spikedistill.models.probe import check_steady, example_rows, refusal
 from spikedistill.models.replaceable import is_activation
 from spikedistill.models.tracing import trace
-from spikedistill.models.witness import check_traceable, compare, copied, held_modes, modes_of, set_modes
+from spikedistill.models.witness import check_traceable, compare, copied, held_modes
 from spikedistill.spiking import LIF
 from spikedistill.spiking.time import fold, readout, unfold
 

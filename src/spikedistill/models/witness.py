@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from spikedistill.errors import UserError, first_line
 from spikedistill.models.folded import TwinSpike
+from spikedistill.models.modes import modes_of, set_modes
 from spikedistill.models.probe import close, refusal
 from spikedistill.spiking import LIF
 
@@ -36,15 +37,19 @@ def check_traceable(network: nn.Module, example: Tensor) -> None:
     if type(network).get_extra_state is not nn.Module.get_extra_state:
         raise refusal(
             type(network).__name__,
-            "its state dict holds more than tensors (get_extra_state), which its twin could not keep; move that to a "
-            "sub-module",
+            "its state dict holds more than tensors (get_extra_state), which its twin could not keep; keep that "
+            "outside of the network",
         )
     if not isinstance(example, Tensor) or example.dim() < 2 or not len(example):
         raise UserError("example_input must be a batch of images, a tensor [B, ...]")
 
 
-def copied(network: nn.Module) -> nn.Module:
+def copied(network: nn.Module, to_be: str = "made spiking") -> nn.Module:
     """A copy of a network.
+
+    Args:
+        network: any.
+        to_be: what a copy is needed for, for the message.
 
     Raises:
         UserError: it cannot be copied; the sentence names the attribute that is to blame.
@@ -53,10 +58,10 @@ def copied(network: nn.Module) -> nn.Module:
         return copy.deepcopy(network)
     except Exception as error:
         reason = first_line(error)
-        raise _uncopied(network, f"it cannot be copied: {reason}") from None
+        raise _uncopied(network, f"it cannot be copied: {reason}", to_be) from None
 
 
-def _uncopied(network: nn.Module, reason: str) -> UserError:
+def _uncopied(network: nn.Module, reason: str, to_be: str) -> UserError:
     for path, module in network.named_modules():
         own = {name: value for name, value in vars(module).items() if name not in ("_modules", "_parameters")}
         for name, value in (own | module._parameters).items():
@@ -66,19 +71,8 @@ def _uncopied(network: nn.Module, reason: str) -> UserError:
                 remedy = "keep it outside of the network"
                 if isinstance(value, torch.jit.ScriptFunction):
                     remedy = "keep the Python function that it was made from, or call it in forward by its own name"
-                return refusal(f"'{path}.{name}'".replace("'.", "'"), f"{reason}; {remedy}")
-    return refusal(type(network).__name__, reason)
-
-
-def modes_of(network: nn.Module) -> dict[nn.Module, bool]:
-    """Which modules are in training mode."""
-    return {module: module.training for module in network.modules()}
-
-
-def set_modes(modes: dict[nn.Module, bool]) -> None:
-    """Puts modules back into the modes that ``modes_of`` found."""
-    for module, training in modes.items():
-        module.training = training
+                return refusal(f"'{path}.{name}'".replace("'.", "'"), f"{reason}; {remedy}", to_be)
+    return refusal(type(network).__name__, reason, to_be)
 
 
 def held_modes(network: nn.Module, training: bool) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from spikedistill.engine.loop import Batches
+from spikedistill.models.modes import modes_of, set_modes
 
 
 @torch.no_grad()
@@ -23,7 +24,7 @@ def recalibrate(network: nn.Module, batches: Batches, count: int) -> None:
         count: how many batches to take, fewer where there are no more.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    modes = {module: module.training for module in network.modules()}
+    modes = modes_of(network)
     momenta = [norm.momentum for norm in norms]
     network.eval()
     for norm in norms:
@@ -34,5 +35,4 @@ def recalibrate(network: nn.Module, batches: Batches, count: int) -> None:
         network(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    for module, training in modes.items():
-        module.training = training
+    set_modes(modes)

@@ -19,7 +19,7 @@ def copy_weights(teacher: nn.Module, student: nn.Module) -> list[Entry]:
     Raises:
         UserError: a tensor of another shape, or one of the teacher's that the student lacks.
     """
-    theirs, ours = teacher.state_dict(), student.state_dict()
+    theirs, ours = _tensors(teacher), _tensors(student)
     for name, value in theirs.items():
         if name not in ours or ours[name].shape != value.shape:
             there = f"{list(ours[name].shape)} there" if name in ours else "no such tensor there"
@@ -36,3 +36,8 @@ def copy_weights(teacher: nn.Module, student: nn.Module) -> list[Entry]:
         else:
             report.append(Entry(name, "left", shape, reason="the teacher has no such tensor (a neuron's parameter)"))
     return report
+
+
+def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    """A state dict without what modules keep beside tensors (``get_extra_state``)."""
+    return {name: value for name, value in network.state_dict().items() if isinstance(value, torch.Tensor)}
