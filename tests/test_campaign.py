@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from spikedistill.campaign import run_campaign
+from spikedistill.demo import _recipe
 from spikedistill.errors import UserError
+from spikedistill.experiment import run_experiment
 from spikedistill.recipe import parse
 from spikedistill.recipebook import read_recipe
 from spikedistill.results import GENERATED, unmade, write_page
+from spikedistill.resuming import at_home
 from spikedistill.runfolder import read_json
 from spikedistill.runlist import choose_entries, plan, read_run_list
 
@@ -376,3 +379,30 @@ def test_a_list_that_cannot_be_read_any_more_ends_a_campaign_before_its_first_ru
     with pytest.raises(UserError, match="one-that-was-renamed"):
         run_campaign(file, out=tmp_path / "out", results=tmp_path / "results")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["README.md", "worth.md"])
+def test_pages_of_somebody_else_are_not_lost(file, tmp_path, name):
+    page = tmp_path / name
+    page.write_text("# My project\n")
+    sweep = tmp_path / "worth.yml"
+    sweep.write_text("title: x\nsource: y\nstudy: grid\nsmoke: [a]\nruns: [{recipe: digits-2conv-snn, label: a}]")
+    lost = f"{name}' was not made by this command and would be lost"
+    with pytest.raises(UserError, match=lost):
+        run_campaign(file, out=tmp_path / "out", results=tmp_path)
+    with pytest.raises(UserError, match=lost):
+        run_experiment(str(sweep), out=tmp_path / "out", results=tmp_path)
+    assert page.read_text() == "# My project\n" and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["a #1", "a: b", "2024", "\U0001f9e0", "~", "null", "\x85", "'x\""])
+def test_a_folder_may_be_called_anything(file, tmp_path, name):
+    out = tmp_path / name
+    (first, *_) = plan(read_run_list(file), out, [])
+    assert first.recipe.folder().parent == out
+    demo = _recipe(out, "ann", 0)
+    assert demo.folder().parent == out
+    (out / "run" / "checkpoints").mkdir(parents=True)
+    (out / "run" / "config.yaml").write_text(first.recipe.to_yaml(), encoding="utf-8")
+    config = str(out / "run" / "config.yaml")
+    assert read_recipe(config, at_home(config, [])).folder() == out / "run"

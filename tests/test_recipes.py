@@ -128,3 +128,16 @@ def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path: Path) -> None:
         train(read_recipe("digits-2conv-snn", overrides, smoke=True), verbose=False)
     again = train(read_recipe("digits-2conv-snn", overrides, smoke=True), resume=True, verbose=False)
     assert again.summary == first.summary
+
+
+def test_a_comment_in_an_override_is_not_dropped_in_silence() -> None:
+    with pytest.raises(UserError, match=r"what follows ' #' is a comment in YAML; .*'out=\"\.\.\.\"'"):
+        read_recipe("digits-2conv-snn", ["out=runs/a #1"])
+    assert read_recipe("digits-2conv-snn", ['out="runs/a #1"']).out == "runs/a #1"
+
+
+def test_a_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    recipe = read_recipe("digits-2conv-sakd", ["out=~/runs/a", "teacher.path=~/ann", "init.path=~/b", "init.kind=copy"])
+    assert recipe.teacher is not None
+    assert (recipe.out, recipe.teacher.path, recipe.init.path) == ("/home/me/runs/a", "/home/me/ann", "/home/me/b")

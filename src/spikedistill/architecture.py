@@ -25,7 +25,7 @@ from spikedistill.models.elastic import ElasticResNet
 from spikedistill.models.resnet import ResNet
 from spikedistill.models.subnets import RESNET34
 from spikedistill.recipe import ModelSettings, Recipe, TeacherSettings
-from spikedistill.recipebook import read_recipe
+from spikedistill.recipebook import read_recipe, setting
 from spikedistill.run import CONFIG, train
 from spikedistill.runfolder import OWN_TEACHER, STUDENT, leads_out, save_network, write_json
 from spikedistill.search import Meter, Trial, best_of, check_installed, draw, findings, search, write_trials
@@ -115,7 +115,7 @@ def _read(name_or_path: str, overrides: Sequence[str], smoke: bool) -> Recipe:
     if smoke:
         raise UserError("--smoke shrinks recipes; a run folder is searched as it is")
     read_config(folder)  # refuses what is no run folder
-    return read_recipe(str(folder / CONFIG), [*overrides, f"out={folder}"])
+    return read_recipe(str(folder / CONFIG), [*overrides, setting("out", str(folder))])
 
 
 def _as_trained(folder: Path, recipe: Recipe) -> Recipe:

@@ -10,7 +10,7 @@ import typer
 
 from spikedistill.parallel import train_many
 from spikedistill.recipe import Recipe
-from spikedistill.recipebook import read_recipe
+from spikedistill.recipebook import read_recipe, setting
 
 SEEDS = (0, 1, 2)
 PREFIX = "digits-2conv-"
@@ -42,7 +42,7 @@ def run_demo(out: Path, *, quick: bool) -> Path:
 
 def _recipe(out: Path, method: str, seed: int) -> Recipe:
     """A digits recipe of the demo; the students of one seed share its teacher."""
-    recipe = read_recipe(PREFIX + method, [f"seed={seed}", f"out={out / f'{method}-seed{seed}'}"])
+    recipe = read_recipe(PREFIX + method, [f"seed={seed}", setting("out", str(out / f"{method}-seed{seed}"))])
     if recipe.teacher is not None:
         recipe.teacher.path = str(out / f"{TEACHER}-seed{seed}")
     return recipe

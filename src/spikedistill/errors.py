@@ -72,8 +72,7 @@ def unknown(kind: str, given: str, accepted: Sequence[str]) -> UserError:
         close = ", ".join(difflib.get_close_matches(given, accepted, n=8, cutoff=0.3)) or ", ".join(
             sorted(accepted)[:8]
         )
-        return UserError(
-            f"unknown {kind} '{given}'{nearest(given, accepted)} ({len(accepted)} are accepted, among them {close}; "
-            f"'spikedistill list {kind.split()[0]}s' shows them)"
-        )
+        shown = "" if " " in kind else f"; 'spikedistill list {kind}s' shows them"
+        among = f"{len(accepted)} are accepted, among them {close}{shown}"
+        return UserError(f"unknown {kind} '{given}'{nearest(given, accepted)} ({among})")
     return UserError(f"unknown {kind} '{given}'{nearest(given, accepted)} (accepted: {', '.join(sorted(accepted))})")

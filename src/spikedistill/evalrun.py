@@ -23,14 +23,12 @@ from spikedistill.finishing import EVALUATION_BATCH
 from spikedistill.models.network import checked_timesteps
 from spikedistill.recipe import Recipe
 from spikedistill.report.evaluation import parse_evaluation
+from spikedistill.report.runs import OWN
 from spikedistill.runfolder import read_json, write_json
 
 ROBUSTNESS, LATENCY = "robustness.json", "latency.json"
 ALL = "all"
 """Every kind of noise that the network can be tried with."""
-
-OWN = "own"
-"""The data set's name in the recipe of a run on ``Dataset`` objects, which no folder can bring back."""
 
 
 @dataclass
@@ -80,7 +78,7 @@ class _First:
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         left = self.images
         for images, labels in self.loader.epoch(number, start):
-            yield images[:left], labels[:left]
+            yield images.narrow(images.dim() - 4, 0, min(left, len(labels))), labels[:left]
             left -= len(labels)
             if left <= 0:
                 return

@@ -14,7 +14,7 @@ from spikedistill.errors import Stopped, TrainingFailed, UserError, unknown
 from spikedistill.parallel import check_budget, check_places, train_all
 from spikedistill.report import find_runs, write_report
 from spikedistill.report.experiment import RECORD
-from spikedistill.results import record_experiment, write_page
+from spikedistill.results import check_pages, record_experiment, write_page
 from spikedistill.resuming import MAY_CHANGE, is_finished
 from spikedistill.run import SUMMARY
 from spikedistill.runfolder import read_summary, write_json
@@ -63,10 +63,12 @@ def run_experiment(
         raise unknown(f"study in experiment '{name}'", sweep.study, list(STUDIES))
     if smoke and results is not None:
         raise UserError("--smoke shrinks runs to seconds, which are no results; leave --results out")
+    label = Path(name).stem
+    if results is not None:
+        check_pages(results, label)
     check_budget(workers, minutes)
     if sweep.study in CHECKS:
         CHECKS[sweep.study]()
-    label = Path(name).stem
     out = out or Path("runs") / "experiments" / (label + ("-smoke" if smoke else "-paper" if scale == PAPER else ""))
     planned = plan(sweep, scale, out, overrides or [], smoke)
     check_places([one.recipe for one in planned])
@@ -138,7 +140,7 @@ def _command(name: str, scale: str, smoke: bool, overrides: Iterable[str] | None
     # Where data lie is the reader's own; everything else makes these figures again.
     kept = [shlex.quote(text) for text in overrides or () if not text.startswith("data.path=")]
     flags = [*(["--scale", scale] if scale != SMALL else []), *(["--smoke"] if smoke else [])]
-    return " ".join(["spikedistill", "experiment", name, *kept, *flags])
+    return " ".join(["spikedistill", "experiment", shlex.quote(name), *kept, *flags])
 
 
 def _write(

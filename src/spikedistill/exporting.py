@@ -87,6 +87,10 @@ def read_nir(path: str | Path, timesteps: int | None = None, dt: float | None = 
     """
     from spikedistill.export import read_nir as read
 
+    if timesteps is not None and not (isinstance(timesteps, int) and timesteps >= 1):
+        raise UserError(f"timesteps must be a whole number of at least 1, not {timesteps!r}")
+    if dt is not None and not (isinstance(dt, int | float) and dt > 0.0):
+        raise UserError(f"dt must be positive, in seconds, not {dt!r}")
     return read(path, timesteps, dt)
 
 
@@ -160,11 +164,13 @@ def _export(
     known = _known(Path(run), network) if run is not None else {}
     timesteps = getattr(network, "timesteps", None)
     settings = getattr(network, "settings", None) or {}
-    if dt is not None and not dt > 0.0:
-        raise UserError(f"dt must be positive, in seconds, not {dt}")
+    if dt is not None and not (isinstance(dt, int | float) and dt > 0.0):
+        raise UserError(f"dt must be positive, in seconds, not {dt!r}")
+    encoding = _encoding(network, images)
+    _check_about(network, images, mean, std, class_names)
     about = About(
-        timesteps=timesteps or 1,
-        encoding=_encoding(network, images),
+        timesteps=len(images) if encoding == "sequence" else timesteps or 1,
+        encoding=encoding,
         class_names=tuple(class_names if class_names is not None else known.get("classes", ())),
         mean=_numbers(mean if mean is not None else known.get("mean")),
         std=_numbers(std if std is not None else known.get("std")),
@@ -172,6 +178,30 @@ def _export(
         dt=DT if dt is None else dt,
     )
     return export(kind, network, path, images, about, _origin(known, settings.get("model") or name_of(network)))
+
+
+def _check_about(
+    network: nn.Module,
+    images: Tensor,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    class_names: Sequence[str] | None,
+) -> None:
+    """Refuses what would stand in the file and is not true of the network."""
+    from spikedistill.evaluation.accuracy import device_of
+    from spikedistill.methods.base import answer_to
+
+    if (mean is None) != (std is None):
+        raise UserError("images are normalised with mean= and std=; give both, or neither")
+    channels = images.shape[-3] if images.dim() >= 4 else None
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None and channels is not None and len(values) != channels:
+            raise UserError(f"{name} has {len(values)} values where the images have {channels} channels")
+    if class_names is not None:
+        image = images[:, :1] if images.dim() == 5 else images[:1]
+        count = answer_to(network, image.to(device_of(network))).shape[-1]
+        if len(class_names) != count:
+            raise UserError(f"class_names has {len(class_names)} names where the network has {count} answers")
 
 
 def _encoding(network: nn.Module, images: Tensor) -> str:
@@ -195,6 +225,7 @@ def _known(folder: Path, network: nn.Module) -> dict[str, Any]:
 
     from spikedistill.build import read_config
     from spikedistill.evalrun import trained_classes
+    from spikedistill.report.runs import from_python
     from spikedistill.runfolder import STUDENT, read_json, read_state
 
     recipe, summary = read_config(folder), read_json(folder / "summary.json")
@@ -211,13 +242,16 @@ def _known(folder: Path, network: nn.Module) -> dict[str, Any]:
         per_timestep = summary.get("accuracy_per_timestep") or {}
         summary = summary | {"student_accuracy": per_timestep.get(str(timesteps)), "firing_rate": None}
     mean, std = recipe.normalisation or (None, None)
+    name, own = folder.resolve().name, from_python(recipe.plain(), summary)
     return {
         "summary": summary,
         "mean": mean,
         "std": std,
         "classes": trained_classes(folder),
-        "command": "sd.distill(...)" if recipe.student is None else f"spikedistill train {folder.name}/config.yaml",
-        "run": folder.name,
+        "command": "sd.distill(...)"
+        if from_python(recipe.plain(), summary)
+        else f"spikedistill train {name}/config.yaml",
+        "run": name,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -262,6 +263,14 @@ def check_name(name: str, key: str) -> None:
         raise UserError(f"{key}: '{name[:60]}' cannot be a folder's name; use letters, digits, - and _")
 
 
+def _from_home(recipe: Recipe) -> None:
+    """``~`` at the beginning of a path is the user's home, which a shell does not say behind ``key=``."""
+    recipe.out = os.path.expanduser(recipe.out) if recipe.out else recipe.out
+    for section in (recipe.teacher, recipe.init):
+        if section is not None and section.path:
+            section.path = os.path.expanduser(section.path)
+
+
 def parse(content: Any, source: str = "recipe") -> Recipe:
     """Validates a recipe's content.
 
@@ -275,6 +284,7 @@ def parse(content: Any, source: str = "recipe") -> Recipe:
     except ValidationError as error:
         raise _sentence(error) from None
     check_name(recipe.name, "recipe key 'name'")
+    _from_home(recipe)
     taught = recipe.teacher.path if recipe.teacher is not None else None
     paths = {"out": recipe.out, "data.path": recipe.data.path, "teacher.path": taught, "init.path": recipe.init.path}
     for key, path in paths.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -59,6 +60,13 @@ def _read_yaml(name_or_path: str) -> dict[str, Any]:
     return content
 
 
+def setting(key: str, value: Any) -> str:
+    """An override ``key=value`` that gives just this value, whatever characters a text has."""
+    text = json.dumps(value, ensure_ascii=False)
+    # YAML takes what cannot be printed by its number alone.
+    return f"{key}=" + "".join(one if one.isprintable() else f"\\U{ord(one):08x}" for one in text)
+
+
 def _override(content: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if key.startswith("-"):
@@ -66,6 +74,9 @@ def _override(content: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise UserError(f"an override is key=value, not '{override}'")
     value = parse_yaml(text, f"override '{override[:200]}': the value")
+    if " #" in text and "#" not in str(value):
+        told = f"what follows ' #' is a comment in YAML; put the value in quotes of its own: '{key}=\"...\"'"
+        raise UserError(f"override '{override[:200]}': {told}")
     section: Any = content
     *path, last = key.split(".")
     for part in path:

@@ -39,15 +39,28 @@ def enlist(file: Path, results: Path) -> None:
     """Puts a campaign's file among the results, whose page names what of it is still to run.
 
     Raises:
-        UserError: the folder's README.md was not made by this command.
+        UserError: a page that would be written was not made by this command.
     """
-    page = results / PAGE
-    if page.exists() and GENERATED not in read_text(page, f"'{page}'", JSON_CHARACTERS):
-        raise UserError(f"'{page}' was not made by this command and would be lost; choose another --results folder")
+    check_pages(results, file.stem)
     listed = results / CAMPAIGNS / f"{file.stem}.yaml"
     if listed.resolve() != file.resolve():
         listed.parent.mkdir(parents=True, exist_ok=True)
         write_durably(listed, read_text(file, f"list of runs '{file}'", CHARACTERS).encode())
+
+
+def check_pages(results: Path, name: str) -> None:
+    """Refuses a folder in which somebody else's pages would be lost.
+
+    Args:
+        results: the folder.
+        name: of the campaign or experiment whose page will be written there, beside README.md.
+
+    Raises:
+        UserError: one of the two was not made by this package.
+    """
+    for page in (results / PAGE, results / f"{name}.md"):
+        if page.exists() and GENERATED not in read_text(page, f"'{page}'", JSON_CHARACTERS):
+            raise UserError(f"'{page}' was not made by this command and would be lost; choose another --results folder")
 
 
 def record_run(folder: Path, record: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from spikedistill.build import read_config
 from spikedistill.documents import is_path
 from spikedistill.errors import UserError
 from spikedistill.recipe import Recipe
+from spikedistill.recipebook import setting
 from spikedistill.report.runs import CONFIG
 
 OF_A_RUN = ("checkpoints", "teacher", "summary.json")
@@ -54,7 +54,7 @@ def at_home(recipe: str, overrides: Sequence[str]) -> list[str]:
     file = Path(recipe)
     if file.name != CONFIG or not is_path(recipe) or not any((file.parent / name).exists() for name in OF_A_RUN):
         return list(overrides)
-    return [f"out={json.dumps(str(file.parent))}", *overrides]
+    return [setting("out", str(file.parent)), *overrides]
 
 
 def check_same_run(folder: Path, recipe: Recipe) -> None:

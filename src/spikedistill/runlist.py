@@ -15,7 +15,6 @@ All runs of the first seed come first, so that a list that is stopped early leav
 from __future__ import annotations
 
 import fnmatch
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from pydantic import BaseModel, Field, ValidationError
 from spikedistill.documents import read_yaml
 from spikedistill.errors import UserError, unknown
 from spikedistill.recipe import FORBID, Recipe, check_name
-from spikedistill.recipebook import read_recipe, smoke_size
+from spikedistill.recipebook import read_recipe, setting, smoke_size
 
 Seed = Annotated[int, Field(ge=0)]
 Setting = bool | int | float | str | list[Any] | None
@@ -204,8 +203,8 @@ def choose_seeds(overrides: Iterable[str]) -> tuple[list[int] | None, list[str]]
 
 
 def _recipe(runs: RunList, entry: Entry, seed: int, out: Path, overrides: list[str], smoke: bool) -> Recipe:
-    settings = [f"{key}={json.dumps(value)}" for key, value in (runs.set | entry.set).items()]
-    folder = f"out={json.dumps(str(out / folder_name(entry.name, seed)))}"
+    settings = [setting(key, value) for key, value in (runs.set | entry.set).items()]
+    folder = setting("out", str(out / folder_name(entry.name, seed)))
     recipe = read_recipe(entry.recipe, [*settings, *overrides, f"seed={seed}", folder])
     recipe = smoke_size(recipe) if smoke else recipe
     if entry.teacher is not None:

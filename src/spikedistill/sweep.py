@@ -25,7 +25,6 @@ recipe has none. The published figure of a run is its recipe's, unless it has a 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -38,7 +37,7 @@ from spikedistill.assembly import teacher_recipe
 from spikedistill.documents import CHARACTERS, is_path, parse_yaml, read_text
 from spikedistill.errors import UserError, unknown
 from spikedistill.recipe import FORBID, Recipe, check_name
-from spikedistill.recipebook import read_recipe, smoke_size
+from spikedistill.recipebook import read_recipe, setting, smoke_size
 from spikedistill.runlist import Seed, choose_seeds
 
 SMALL, PAPER = "small", "paper"
@@ -223,7 +222,7 @@ def _prepared(
     """A cell's recipe, but for seed, folder and teacher's place, and the figure to stand beside it."""
     paper = _as_shipped(cell.recipe)
     own = sweep.set | small.set | cell.set | (cell.small if scale == SMALL else {})
-    settings = [*(f"{key}={json.dumps(value)}" for key, value in own.items()), *overrides]
+    settings = [*(setting(key, value) for key, value in own.items()), *overrides]
     if paper.teacher is None:
         if cell.trains == "teacher" or cell.teacher is not None:
             raise UserError(f"run '{cell.label}' needs a teacher, but recipe '{cell.recipe}' has no section 'teacher'")

@@ -163,3 +163,68 @@ def test_the_network_stays_as_it_is():
     assert [type(module) for module in snn.modules()] == kinds
     assert all(torch.equal(value, before[key]) for key, value in snn.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in snn.modules())
+
+
+def _item(h):
+    h[:, :, :1] = 0
+
+
+@pytest.mark.parametrize("write", [_item, lambda h: h[:, :2].zero_()], ids=["item", "zero"])
+def test_a_write_into_a_part_that_is_used_later_is_refused(write, tmp_path):
+    """The tensor would stand in the file as it was before; written whole, it is what came of it."""
+
+    class Writes(nn.Module):
+        def __init__(self, write):
+            super().__init__()
+            self.write, self.a, self.b, self.fc = write, nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Linear(4, 3)
+
+        def forward(self, x):
+            h = self.b(F.relu(self.a(x)))
+            self.write(h)
+            return self.fc(F.relu(h).mean((2, 3)))
+
+    images = torch.rand(10, 3, 8, 8)
+    part = sd.spikify(Writes(write), 2, sd.IF(threshold=0.1), example_input=images)
+    with pytest.raises(sd.UserError, match=r"network at '\w+': it writes into a part or view of a tensor") as caught:
+        sd.export_nir(part, tmp_path / "x.nir", images)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+    whole = sd.spikify(Writes(lambda h: h.mul_(2)), 2, sd.IF(threshold=0.1), example_input=images)
+    assert sd.export_nir(whole, tmp_path / "x.nir", images).agreement.predictions == 10
+
+
+def test_rounding_to_whole_numbers_is_refused(tmp_path):
+    class Rounds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.fc((4 * F.relu(self.a(x)).mean((2, 3))).int().float())
+
+    images = torch.rand(10, 3, 8, 8)
+    twin = sd.spikify(Rounds(), 2, sd.IF(threshold=0.1), example_input=images)
+    with pytest.raises(sd.UserError, match="it rounds to whole numbers"):
+        sd.export_nir(twin, tmp_path / "x.nir", images)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"mean": [0.5] * 3}, "give both, or neither"),
+        ({"std": [0.5] * 3}, "give both, or neither"),
+        ({"mean": [0.5], "std": [0.5]}, "mean has 1 values where the images have 3 channels"),
+        ({"class_names": ["a", "b"]}, "class_names has 2 names where the network has 5 answers"),
+        ({"dt": "x"}, "dt must be positive, in seconds, not 'x'"),
+    ],
+)
+def test_what_is_said_of_a_network_and_is_not_true_of_it_is_refused(given, said, tmp_path):
+    network = sd.create_model("resnet18", num_classes=5, in_channels=3, width=4, spiking=True, timesteps=2)
+    with pytest.raises(sd.UserError, match=said):
+        sd.export_nir(network, tmp_path / "x.nir", IMAGES, **given)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("given", [{"timesteps": "a"}, {"timesteps": 2.7}, {"timesteps": 0}, {"dt": "x"}, {"dt": 0.0}])
+def test_a_reader_is_told_numbers(given, tmp_path):
+    with pytest.raises(sd.UserError, match=f"{next(iter(given))} must be"):
+        sd.read_nir(tmp_path / "x.nir", **given)

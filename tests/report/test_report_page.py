@@ -13,8 +13,11 @@ import yaml
 from spikedistill.errors import UserError
 from spikedistill.report import find_runs, read_run, summary_sentence, write_report, write_run_report
 from spikedistill.report import sections as room
+from spikedistill.report.bars import by_layer
 from spikedistill.report.contents import Part
-from spikedistill.report.recipes import duration
+from spikedistill.report.groups import Spread
+from spikedistill.report.plots import Series, loss_axis
+from spikedistill.report.recipes import command, duration
 
 VOID = {"meta", "link", "img", "br", "wbr", "hr", "input"}
 
@@ -227,3 +230,40 @@ def test_the_shown_recipe_is_the_runs_own(make_run, tmp_path):
 def test_durations_read_as_a_person_says_them():
     said = [duration(seconds) for seconds in (None, 3.14, 42.4, 192, 7500)]
     assert said == ["–", "3.1 s", "42 s", "3 min 12 s", "2 h 05 min"]
+
+
+def test_a_baselines_name_is_escaped_in_the_headline(make_run, tmp_path):
+    many = {f"option{number}": number for number in range(3)}
+    make_run("snn", config={"name": "<img src=x onerror=alert(1)>", "extra": many}, folder="one")
+    make_run("snn", config={"name": "plain"}, folder="two", accuracy=90.0)
+    page = write_report(find_runs(tmp_path / "runs"), tmp_path / "page.html").read_text()
+    assert "&lt;img src=x" in page and "<img src=x" not in page
+
+
+def test_what_came_from_a_program_is_not_told_as_a_command(make_run, tmp_path):
+    runs = {
+        "taught": make_run("kdsnn-response", config={"teacher": None}, folder="taught"),
+        "network": make_run("snn", config={"student": None}, folder="network"),
+        "images": make_run("snn", dataset="own", folder="images"),
+    }
+    for path in runs.values():
+        assert command(read_run(path)).startswith("sd.distill(...)")
+    joint = make_run("joint-asnn", config={"teacher": None}, folder="joint")
+    assert command(read_run(joint)).startswith("spikedistill train")
+
+
+def test_figures_that_nobody_measured_are_no_traceback(make_run, tmp_path):
+    run = make_run("sakd")
+    measured = json.loads((run / "evaluation.json").read_text())
+    measured["confusion"][0][1] = -3
+    (run / "evaluation.json").write_text(json.dumps(measured))
+    assert write_report(find_runs(run), tmp_path / "page.html").is_file()
+    assert by_layer({}, {}, "c1", "nobody's") == ""
+
+
+def test_losses_below_zero_lie_on_the_axis():
+    for values in ([-3.0, -1.0], [-2.0, -2.0], [0.0, 0.0], [1.0, 2.0]):
+        low, high = loss_axis(
+            [Series("a", "c1", [(x, Spread(1, y, None)) for x, y in enumerate(values)])], "loss"
+        ).y_range
+        assert low <= min(values) <= max(values) < high

@@ -11,7 +11,8 @@ from rich.console import Console
 from spikedistill.report import find_runs, print_table, table, to_html, to_markdown
 from spikedistill.report.contents import arrange
 from spikedistill.report.groups import spread
-from spikedistill.report.quantities import points
+from spikedistill.report.quantities import count as told
+from spikedistill.report.quantities import joules, points
 from spikedistill.report.table import Row, Table
 
 PUBLISHED = {"figure": 96.5, "source": "KDSNN table 1", "timesteps": 6, "note": ""}
@@ -324,3 +325,26 @@ def test_constants_that_were_measured_on_a_seeds_images_do_not_split_a_row(make_
         make_run("snn", seed, config={"normalisation": [[0.1 + seed / 1000], [0.3]]})
     (row,) = table(find_runs(tmp_path / "runs")).rows
     assert row.accuracy is not None and row.accuracy.n == 3 and row.group.label == "plain SNN"
+
+
+def test_runs_that_start_from_other_networks_are_not_one_row(make_run, tmp_path):
+    for path, accuracy in (("runs/r34", 80.0), ("runs/r50", 90.0)):
+        init = {"init": {"kind": "resample", "path": path}}
+        make_run("idsnn", accuracy=accuracy, config=init, folder=f"idsnn-from-{path[-3:]}")
+    rows = table(find_runs(tmp_path / "runs")).rows
+    assert [(row.accuracy.n, row.accuracy.mean) for row in rows if row.accuracy] == [(1, 90.0), (1, 80.0)]
+
+
+@pytest.mark.parametrize(
+    ("number", "counted", "energy"),
+    [
+        (0.9, "0.9", "0.9 pJ"),
+        (999.7, "1k", "1 nJ"),
+        (999_700, "1M", "1 µJ"),
+        (82_300_000, "82.3M", "82.3 µJ"),
+        (2.5e12, "2.5T", "2.5 J"),
+        (2.5e15, "2,500T", "2,500 J"),
+    ],
+)
+def test_quantities_have_three_digits_and_a_unit(number, counted, energy):
+    assert (told(number), joules(number)) == (counted, energy)

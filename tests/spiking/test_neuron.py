@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import spikedistill as sd
 from spikedistill.errors import UserError
 from spikedistill.spiking import IF, LIF, PLIF, kernels
 
@@ -158,3 +159,14 @@ def test_only_a_learned_decay_is_a_parameter() -> None:
 def test_refuses_what_it_cannot_be(settings: dict, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         LIF(**settings)
+
+
+def test_an_anns_weights_fit_a_network_whose_neurons_learn() -> None:
+    ann = sd.create_model("2conv", num_classes=3, in_channels=1, image_size=8, width=4, spiking=False)
+    network = sd.create_model(
+        "2conv", num_classes=3, in_channels=1, image_size=8, width=4, spiking=True, timesteps=2, neuron=sd.PLIF(0.25)
+    )
+    network.load_state_dict(ann.state_dict())
+    assert torch.equal(network.conv1.weight, ann.conv1.weight)
+    learned = [value for name, value in network.state_dict().items() if name.endswith("decay_logit")]
+    assert len(learned) == 3 and all(torch.sigmoid(value) == pytest.approx(0.25) for value in learned)

@@ -87,6 +87,8 @@ def bench(
     for name in names:
         if name not in WORKS:
             raise unknown("work", name, list(WORKS))
+    if out is not None and out.suffix == ".json":
+        raise UserError(f"'{out}' is to be a Markdown page, with its figures as JSON beside it; call it {out.stem}.md")
     if rounds < 1:
         raise UserError(f"--rounds is {rounds}; it must be at least 1")
     place, peers = resolve_device(device), installed()

@@ -32,6 +32,8 @@ def to_markdown(found: dict[str, Any]) -> str:
         "on a GPU also the peak of a step.",
         "",
     ]
+    if found["small"]:
+        lines += ["Tried with `--small`: other sizes than the titles say, and figures that mean nothing.", ""]
     aims = [(result, aim) for result in found["results"] for aim in result["aims"]]
     if aims:
         lines += ["| work | candidate | of | ratio | aim | |", "|---|---|---|---:|---:|---|"]

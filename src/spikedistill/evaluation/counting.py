@@ -215,8 +215,9 @@ class Counter(TorchDispatchMode):
 
 def _is_relu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether a clamping keeps what is positive, up to a limit or not."""
-    low = args[1] if len(args) > 1 else kwargs.get("min")
-    return isinstance(low, int | float) and low == 0 and args[0].is_floating_point()
+    x, *limits = args
+    low = limits[0] if limits else kwargs.get("min")
+    return isinstance(low, int | float) and low == 0 and x.is_floating_point()
 
 
 def _common_window(inside: int, outside: int) -> int:

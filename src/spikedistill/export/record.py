@@ -102,6 +102,7 @@ class _Recorder(TorchDispatchMode):
         self.places: list[str] = [""]
         self._refs: dict[int, Ref] = {}
         self._alive: list[Tensor] = []  # an id may be used again once its tensor is gone
+        self._changed: dict[int, str] = {}
 
     def ref(self, tensor: Tensor) -> Ref:
         """Names a tensor from now on."""
@@ -110,17 +111,41 @@ class _Recorder(TorchDispatchMode):
         return ref
 
     def find(self, value: Any) -> Any:
-        """The name of a tensor that has one, anything else as it is."""
-        return self._refs.get(id(value), value) if isinstance(value, Tensor) else value
+        """The name of a tensor that has one, anything else as it is.
+
+        Raises:
+            UserError: the tensor is not any more what its name stands for.
+        """
+        if not isinstance(value, Tensor):
+            return value
+        if id(value) in self._changed:
+            raise UserError(
+                f"NIR cannot hold the network at {self._changed[id(value)]}: it writes into a part or view of a tensor "
+                "that is used later; write that as a step with a result: y = torch.where(...), y = x * mask"
+            )
+        return self._refs.get(id(value), value)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         named_args, named = pytree.tree_map(self.find, (args, kwargs))
         depends = any(isinstance(leaf, Ref) for leaf in pytree.tree_leaves((named_args, named)))
         out = func(*args, **kwargs)
+        name = str(func).removeprefix("aten.")
+        if depends and func._schema.is_mutable:
+            self._note_change(name, args[0])
         if depends:
-            self.write(str(func).removeprefix("aten."), named_args, named, out)
+            self.write(name, named_args, named, out)
         return out
+
+    def _note_change(self, name: str, written: Any) -> None:
+        """Every other tensor on the same memory is not what it was."""
+        if not isinstance(written, Tensor):
+            return
+        place = written.untyped_storage().data_ptr()
+        step = Step(name, (), {}, (), (), self.places[-1])
+        for other in self._alive:
+            if other is not written and other.untyped_storage().data_ptr() == place:
+                self._changed[id(other)] = step.where
 
     def write(self, name: str, args: Any, kwargs: Any, out: Any) -> None:
         """Notes a step that returned ``out`` (of one in place, its argument under a new name)."""
@@ -160,7 +185,7 @@ class _Walk(fx.Interpreter):
 
     def __init__(self, network: Twin, recorder: _Recorder) -> None:
         super().__init__(network, graph=network.graph)
-        self.recorder = recorder
+        self.recorder, self.extra_traceback = recorder, False  # a refusal is one sentence
 
     def run_node(self, n: fx.Node) -> Any:
         path = n.target if n.op == "call_module" else n.meta.get("path")

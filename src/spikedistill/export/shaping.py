@@ -40,6 +40,9 @@ def unchanged(low: Lowering, step: Step) -> Value:
     value = low.value(step.args[0])
     if value.shape != step.shape:
         raise Inexpressible("it repeats what it takes")
+    wanted = step.kwargs.get("dtype")
+    if wanted is not None and not wanted.is_floating_point:
+        raise Inexpressible("it rounds to whole numbers")
     return value
 
 

@@ -108,8 +108,8 @@ class MethodTaps(Taps):
         self._made_of = (network, dict(points), side, copied)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MethodTaps:
-        network, *settings = self._made_of
-        return MethodTaps(copy.deepcopy(network, memo), *settings)
+        network, points, side, copied = self._made_of
+        return MethodTaps(copy.deepcopy(network, memo), points, side, copied)
 
 
 class FeaturePairs:

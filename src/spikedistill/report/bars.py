@@ -49,7 +49,12 @@ def by_layer(layers: Mapping[str, float], takes: Mapping[str, str], colour: str,
         takes: name to the kind of its input.
         colour: CSS class of the bars.
         label: whose layers these are.
+
+    Returns:
+        SVG; nothing where there are no layers.
     """
+    if not layers:
+        return ""
     unit, size = scale(max(layers.values()) or 1.0)
     pitch = min(22.0, max(5.0, 640.0 / len(layers)))
     every = math.ceil(12 / pitch)

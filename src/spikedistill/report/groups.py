@@ -139,11 +139,13 @@ def training_differences(first: Group, second: Group) -> list[str]:
 
 
 def _variants(runs: list[Run]) -> list[list[Run]]:
-    """Runs of one method apart by settings; a seed that comes twice is set apart by the path of its teacher."""
+    """Runs of one method apart by settings; a seed that comes twice is set apart by where its other networks lay."""
     variants: list[list[Run]] = []
     for alike in _split(runs, lambda run: repr(sorted(_settings(run).items()))):
         twice = len({(run.seed, run.timesteps) for run in alike}) < len(alike)
-        variants += _split(alike, lambda run: repr(run.config.get("teacher"))) if twice else [alike]
+        variants += (
+            _split(alike, lambda run: repr([run.config.get(key) for key in ("teacher", "init")])) if twice else [alike]
+        )
     return [sorted(found, key=lambda run: run.seed or 0) for found in variants]
 
 

@@ -119,7 +119,7 @@ def headline(block: Block) -> str:
     count = row.group.timesteps
     steps = f" in {count} timestep{'s' if count > 1 else ''}" if count else ""
     if row.group.is_baseline:
-        return f"{_capital(f'the {name}')} {where} reaches {figure}{steps} ({_basis(row)})."
+        return f"{_capital(f'the {escape(name)}')} {where} reaches {figure}{steps} ({_basis(row)})."
     rivals = len({other.group.method for other in block.table.rows if other.accuracy and not other.group.is_baseline})
     choice = f", the best of {rivals} methods" if rivals > 1 else ""
     verb = "Taught" if row.teacher else "Trained"

@@ -88,7 +88,7 @@ def confusion(matrix: list[list[int]], classes: Sequence[str]) -> str:
     shades: dict[str, list[str]] = {}
     for i, row in enumerate(matrix):
         for j, count in enumerate(row):
-            if not count:
+            if count <= 0:  # a file that somebody wrote may hold less than nothing
                 continue
             x, y = left + j * cell, top + i * cell
             share = count / (sum(row) if i == j else worst)

@@ -71,7 +71,8 @@ def loss_axis(series: Sequence[Series], y_title: str) -> Axis:
     positive = [value for value in values if value > 0]
     if positive and len(positive) == len(values) and high / min(positive) > 30:
         return Axis("epoch", f"{y_title} (log)", (min(positive) * 0.8, high * 1.2), log_y=True)
-    return Axis("epoch", y_title, (min([0.0, *values]), high * 1.05))
+    low, high = min([0.0, *values]), max([0.0, *values])
+    return Axis("epoch", y_title, (low, high + 0.05 * (high - low or 1.0)))
 
 
 def line_charts(series: Sequence[Series], axis: Axis, companions: Sequence[Series] = ()) -> list[str]:

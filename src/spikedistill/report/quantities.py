@@ -10,27 +10,36 @@ if TYPE_CHECKING:
 EMPTY = "–"
 """Where there is no figure."""
 
-_ENERGIES = (("mJ", 1e9), ("µJ", 1e6), ("nJ", 1e3))
-_COUNTS = (("G", 1e9), ("M", 1e6), ("k", 1e3))
+_ENERGIES = (("J", 1e12), ("mJ", 1e9), ("µJ", 1e6), ("nJ", 1e3), ("pJ", 1.0))
+_COUNTS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0))
+_ROUNDS_UP = 0.9995
+"""From here on three digits of a unit are 1000 of it."""
 
 
 def scale(picojoules: float) -> tuple[str, float]:
     """The unit that suits an energy, and its size in pJ."""
-    return next(((unit, size) for unit, size in _ENERGIES if picojoules >= size), ("pJ", 1.0))
+    return _unit(picojoules, _ENERGIES)
+
+
+def _unit(value: float, units: tuple[tuple[str, float], ...]) -> tuple[str, float]:
+    return next(((unit, size) for unit, size in units if value >= _ROUNDS_UP * size), units[-1])
 
 
 def joules(picojoules: float) -> str:
     """An energy: 0.9 pJ, 82.3 µJ."""
     unit, size = scale(picojoules)
-    return f"{picojoules / size:.3g} {unit}"
+    return f"{_digits(picojoules / size)} {unit}"
+
+
+def _digits(value: float) -> str:
+    """Three digits, and no power of ten for what is beyond the largest unit."""
+    return f"{value:,.0f}" if value >= 999.5 else f"{value:.3g}"
 
 
 def count(number: float) -> str:
     """A count: 0, 49.7k, 7.39M."""
-    for unit, size in _COUNTS:
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:.3g}"
+    unit, size = _unit(number, _COUNTS)
+    return f"{_digits(number / size)}{unit}"
 
 
 def percent(value: float | None) -> str:

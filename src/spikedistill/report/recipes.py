@@ -8,7 +8,9 @@ from pathlib import Path
 
 from spikedistill.report.contents import Part, Report
 from spikedistill.report.quantities import EMPTY, percent
-from spikedistill.report.runs import CONFIG, Run
+from spikedistill.report.runs import CONFIG, Run, from_python
+
+FROM_PYTHON = ("network", "teacher", "images")
 
 
 def recipes(report: Report) -> Part:
@@ -22,7 +24,13 @@ def recipes(report: Report) -> Part:
 
 
 def command(run: Run) -> str:
-    """What makes the run again; what a record of it does not say, where data and other runs lie, is to be filled in."""
+    """What makes the run again; what a record of it does not say, where data and other runs lie, is to be filled in.
+
+    What a program handed over, no command has.
+    """
+    told = {"method": run.method, "teacher_accuracy": run.teacher_accuracy}
+    if from_python(run.config, told):
+        return f"sd.distill(...) with the settings below: the {' or the '.join(FROM_PYTHON)} came from a program"
     words = ["spikedistill train", shlex.quote(str(run.path / CONFIG)), "out=NEW_FOLDER"]
     if run.recorded and not run.dataset.startswith("digits"):
         words.append("data.path=WHERE_THE_DATA_LIE")

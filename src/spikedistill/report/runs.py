@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from spikedistill.report.evaluation import Evaluation, parse_evaluation, parse_p
 
 PLAIN_ANN, PLAIN_SNN = "ann", "snn"
 """The methods that distil nothing: the ANN alone and the spiking network without a teacher."""
+JOINT, OWN = "joint-asnn", "own"
+"""The method whose ANN is trained with the student; what data are called that are ``Dataset`` objects of a program."""
 CONFIG, SUMMARY, METRICS, EVALUATION = "config.yaml", "summary.json", "metrics.csv", "evaluation.json"
 ENERGY, ROBUSTNESS, LATENCY = "energy.json", "robustness.json", "latency.json"
 """What the commands ``energy`` and ``eval`` add to a run."""
@@ -90,6 +92,19 @@ class Run:
     def epochs_done(self) -> int:
         """Epochs that left a row in metrics.csv."""
         return len(self.metrics.get("epoch", []))
+
+
+def from_python(config: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
+    """Whether a run was begun with what no config can name: a network, a teacher or images that a program held.
+
+    Args:
+        config: of the run folder.
+        summary: likewise; empty for a run that has not ended.
+    """
+    trained_with_it = summary.get("method") == JOINT
+    taught = summary.get("teacher_accuracy") is not None and not trained_with_it
+    own = (config.get("data") or {}).get("name") == OWN
+    return config.get("student") is None or own or (taught and not config.get("teacher"))
 
 
 def find_runs(paths: str | Path | Iterable[str | Path], say: Callable[[str], None] | None = None) -> list[Run]:

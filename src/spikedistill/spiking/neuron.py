@@ -99,6 +99,12 @@ class LIF(nn.Module):
         """Currents ``[T, B, ...]`` to spikes ``[T, B, ...]`` in the input's dtype."""
         return kernels.run(x, self.decay, self.dynamics)
 
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, metadata: Any, strict: bool, *lists: Any) -> None:
+        # An ANN's weights fit; the decay that is learned is the neuron's own.
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
+        missing = lists[0]
+        missing[:] = [key for key in missing if key != f"{prefix}decay_logit"]
+
     def copy(self) -> "LIF":
         """A neuron with the same settings and parameters of its own."""
         return copy.deepcopy(self)
