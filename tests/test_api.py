@@ -191,3 +191,15 @@ def test_a_students_coding_is_kept_or_refused(tmp_path: Path) -> None:
         snn.encoding = encoding
         with pytest.raises(sd.UserError, match=said):
             sd.distill(None, snn, Stripes(24, 0), Stripes(12, 1), out=tmp_path / "refused", **quick)
+
+
+def test_a_trained_student_keeps_its_weights_beside_a_twin_that_is_made_for_it() -> None:
+    """Shared singular vectors start as the ANN's."""
+    from spikedistill.api import _twin
+
+    student = sd.create_model(
+        "2conv", num_classes=3, in_channels=1, image_size=8, width=4, spiking=True, timesteps=2, neuron=sd.PLIF()
+    )
+    twin = _twin(student)
+    assert torch.equal(twin.state_dict()["conv2.weight"], student.state_dict()["conv2.weight"])
+    assert getattr(twin, "timesteps", None) is None

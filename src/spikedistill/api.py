@@ -169,7 +169,7 @@ def list_recipes() -> list[str]:
 
 
 def _twin(student: nn.Module) -> nn.Module:
-    """The ANN of the student's architecture, for a method that trains both (a registry student's: untrained)."""
+    """The ANN of the student's architecture and weights, for a method that trains both from there."""
     from spikedistill.models import create_model
     from spikedistill.models.twin import Twin
 
@@ -179,7 +179,10 @@ def _twin(student: nn.Module) -> nn.Module:
     if settings is None:
         raise UserError("this method trains an ANN beside the SNN; pass the untrained ANN of your network: teacher=")
     section = dict(settings)
-    return create_model(section.pop("model"), **section.pop("options"), **section)
+    twin = create_model(section.pop("model"), **section.pop("options"), **section)
+    # Weights that the two share start as the ANN's, and those that the student has shall not be lost.
+    twin.load_state_dict({key: value for key, value in student.state_dict().items() if key in twin.state_dict()})
+    return twin
 
 
 def _data_section(train: Any, validation: float, augment: tuple[str, ...], workers: int) -> dict[str, Any]:

@@ -314,3 +314,12 @@ def test_runs_of_other_settings_are_not_counted(tmp_path):
     with pytest.raises(TrainingFailed, match="no finished run yet"):
         run_experiment("latency", smoke=True, out=tmp_path, overrides=["neuron.threshold=0.7"], say=said.append)
     assert "threshold" not in (tmp_path / "tables.md").read_text()
+
+
+@pytest.mark.parametrize("name", list_experiments())
+@pytest.mark.parametrize("scale", SCALES)
+def test_pictures_are_cut_out_of_what_they_are_resized_to(name, scale, tmp_path):
+    """ImageNet's 256 before 224; at another size of the images what stays of it would be a patch of some pixels."""
+    for one in plan(read_sweep(name), scale, tmp_path, []):
+        data = one.recipe.data
+        assert data.resize is None or (data.size is not None and data.size <= data.resize < 2 * data.size)

@@ -318,3 +318,28 @@ def test_weights_that_are_computed_from_others_are_refused(build, images: Tensor
         torch.nn.utils.parametrizations.weight_norm(network.conv1)
     with pytest.raises(UserError, match=r"'conv1\.weight' is no parameter but computed from others"):
         JointASNN(student, teacher, JointASNN.Settings(), images)
+
+
+def test_frozen_weights_stay_and_others_are_given_back(build, images: Tensor, labels: Tensor) -> None:
+    student, teacher = build(spiking=True), build(seed=1)
+    student.conv1.weight.requires_grad_(False)
+    before = student.conv1.weight.clone()
+    method = JointASNN(student, teacher, JointASNN.Settings(), images)
+    method(images, labels, Progress(0, 2))
+    method.close()
+    assert torch.equal(student.conv1.weight, before) and not student.conv1.weight.requires_grad
+    assert not torch.equal(teacher.conv1.weight, before)
+    others = {name: value for name, value in student.named_parameters() if name != "conv1.weight"}
+    assert all(value.requires_grad for value in others.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"linear": True, "factorise": False}, "method.linear"),
+        ({"norm_reduction": "sum", "norm": 0.0}, "norm_reduction"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(settings: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        JointASNN.Settings(**settings)

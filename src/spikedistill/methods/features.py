@@ -112,6 +112,13 @@ class MethodTaps(Taps):
         return MethodTaps(copy.deepcopy(network, memo), points, side, copied)
 
 
+def untouched_taps(network: nn.Module, points: dict[str, str], side: str, example: Tensor) -> MethodTaps:
+    """Taps on a network that anybody wrote: what it writes over later (``h += skip``) is recorded as it was before."""
+    with in_eval_mode(network):
+        copied = overwritten(network, points, example) if side == "after" else frozenset()
+    return MethodTaps(network, points, side, copied)
+
+
 class FeaturePairs:
     """Taps on the features that student and teacher have in common.
 
@@ -143,10 +150,8 @@ class FeaturePairs:
         our_shapes = feature_shapes(student, ours, sides[0], example)
         their_shapes = feature_shapes(teacher, theirs, sides[1], example)
         self.shapes = {name: (our_shapes[name], their_shapes[name]) for name in ours}
-        with in_eval_mode(teacher):  # as anybody wrote it; what trains is a spiking network
-            copied = overwritten(teacher, theirs, example) if sides[1] == "after" else ()
         self._student = MethodTaps(student, ours, sides[0])
-        self._teacher = MethodTaps(teacher, theirs, sides[1], copied)
+        self._teacher = untouched_taps(teacher, theirs, sides[1], example)
 
     def take(self, batch: int) -> dict[str, tuple[Tensor, Tensor]]:
         """Features of the last pass of both networks, forgotten here.

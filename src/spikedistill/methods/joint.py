@@ -31,8 +31,8 @@ What the paper leaves open:
   outputs; ``norm_reduction="sum"`` is that one. With it lambda 2 = 0.3 outweighs the labels, and through the shared
   singular vectors, which no detaching protects, it spoils the ANN and with it the SNN: on the digits data (ResNet-14
   of width 8, 12 epochs of Adam, seeds 0 and 1) ANN 47 %, SNN 27 %; with the mean 91 and 75 %.
-* Factorised are all convolutions, as in the authors' code; ``linear`` adds the linear layers ("all layers can be
-  implemented with WFT"). These share vectors without a BatchNorm behind them that takes the scale out again: the norm
+* Factorised are all convolutions (but frozen ones), as in the authors' code; ``linear`` adds the linear layers ("all
+  layers can be implemented with WFT"). These share vectors without a BatchNorm behind them that takes the scale out again: the norm
   term then enlarges the ANN's outputs, which are its own target, and in a network with a large hidden layer training
   runs away (2conv on digits: 18.8 % at the end, 97 % without). BatchNorm, biases and the branches' layers are each
   network's own. The initial weights are the
@@ -73,7 +73,7 @@ from spikedistill.methods.base import (
     seen_by,
 )
 from spikedistill.methods.factorisation import SharedFactors, factorisable
-from spikedistill.methods.features import MethodTaps, common_points, feature_shapes, module_key
+from spikedistill.methods.features import common_points, feature_shapes, module_key, untouched_taps
 from spikedistill.ranges import check_ranges
 from spikedistill.spiking.time import rate
 
@@ -94,7 +94,7 @@ class Branches(nn.Module):
         classes = answer_to(network, example).shape[-1]
         shapes = feature_shapes(network, points, "after", example)
         self.layers = nn.ModuleDict({module_key(name): nn.Linear(shapes[name][1], classes) for name in points})
-        self.taps = MethodTaps(network, points, "after")
+        self.taps = untouched_taps(network, points, "after", example)
 
     def forward(self, output: Tensor) -> Tensor:
         """The outputs of all branches in the network's last pass, with its own ``output`` as the last.
@@ -179,6 +179,12 @@ class JointASNN(Method):
                 raise unknown("method.norm_reduction", self.norm_reduction, REDUCTIONS)
             if self.stages and not self.ce:
                 raise UserError("method.stages places branches, but method.ce=false trains none; leave one of them out")
+            if self.linear and not self.factorise:
+                raise UserError(
+                    "method.linear says what is factorised, but method.factorise=false; leave one of them out"
+                )
+            if self.norm_reduction != "mean" and not self.norm:
+                raise UserError("method.norm_reduction is of the norm term, but method.norm is 0; leave one out")
             if self.weight_decay is not None and not self.factorise:
                 raise UserError(
                     "method.weight_decay is that of factorised weights, but method.factorise=false has none; set "
@@ -204,6 +210,7 @@ class JointASNN(Method):
         self.snn_branches = Branches(student, ours, example)
         self.ann_branches = Branches(teacher, theirs, example)
         self.factors = _factors(student, teacher, settings) if settings.factorise else None
+        self._replaced = [name for group in self.factors.groups for name in group.names] if self.factors else []
 
     def forward(self, images: Tensor, labels: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
         ann_weights, snn_weights = self._weights()
@@ -247,8 +254,8 @@ class JointASNN(Method):
             self.lesson.close()
         self._write_back()
         for network in (self.ann, self.student):
-            for weight in factorisable(network, self.settings.linear).values():
-                weight.requires_grad_(True)
+            for name in self._replaced:
+                network.get_parameter(name).requires_grad_(True)
 
     def _weights(self) -> list[dict[str, Tensor]]:
         """What stands in for the ANN's and the SNN's own weights."""
@@ -295,6 +302,8 @@ def _factors(student: nn.Module, teacher: nn.Module, settings: Any) -> SharedFac
                 f"method.factorise needs an ANN of the student's architecture: '{name}' is {shapes[0]} in the student, "
                 f"{shapes[1]} in the ANN; leave the recipe's section 'teacher' out, or set method.factorise=false"
             )
+    frozen = {name for weights in (ours, theirs) for name, weight in weights.items() if not weight.requires_grad}
+    ours, theirs = ({k: w for k, w in weights.items() if k not in frozen} for weights in (ours, theirs))
     for name, weight in [*ours.items(), *theirs.items()]:
         if not isinstance(weight, nn.Parameter):
             raise UserError(

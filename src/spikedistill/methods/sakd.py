@@ -128,6 +128,8 @@ class SAKD(Method):
         def __post_init__(self) -> None:
             weights = ["alpha", "beta", "gamma", "beta_until", "beta_after"]
             check_ranges(self, {"at least 0": weights, "above 0": ["temperature"]})
+            if self.beta_until is None and self.beta_after != type(self).beta_after:
+                raise UserError("method.beta_after holds after method.beta_until epochs; say how many")
             for name, accepted in (("transform", TRANSFORMS), ("distance", DISTANCES)):
                 if getattr(self, name) not in accepted:
                     raise unknown(f"method.{name}", getattr(self, name), list(accepted))

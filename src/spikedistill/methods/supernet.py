@@ -46,6 +46,7 @@ from spikedistill.methods.features import (
     regressor,
     same_size,
     student_rates,
+    untouched_taps,
 )
 from spikedistill.models.elastic import ElasticResNet
 from spikedistill.models.features import taps
@@ -129,7 +130,7 @@ class Supernet(Method):
             their_shapes = feature_shapes(teacher, theirs, settings.side, example)
             for name in ours:
                 self.regressors[module_key(name)] = regressor(our_shapes[name][1], their_shapes[name][1])
-            self.targets = MethodTaps(teacher, theirs, settings.side)
+            self.targets = untouched_taps(teacher, theirs, settings.side, example)
 
     @property
     def network(self) -> ElasticResNet:

@@ -102,7 +102,7 @@ def _look(
     """The shown images as pixels ``[N, C, H, W]``, what each network sees, and the stages."""
     opened = {label: open_run(run.folder, images=int(options.get("images", IMAGES))) for label, run in found.items()}
     teacher = opened[reference]
-    images, labels = next(iter(teacher.test_images().epoch(0)))
+    images, labels = (torch.cat(part) for part in zip(*teacher.test_images().epoch(0), strict=True))
     shown = min(int(options.get("shown", SHOWN)), len(images))
     order = _spread(labels, shown)
     images, labels = images[order], labels[order]

@@ -87,8 +87,11 @@ def _passes(
 ) -> tuple[Value | str, ...]:
     """The first epoch that is as good as each share of the target, and how many times fewer the whole target takes."""
     cells: list[Value | str] = []
+    mine = [run for run in mine if run.planned.seed in targets]
+    if not mine:  # nothing to be as good as
+        return (EMPTY,) * (len(shares) + 1)
     for share in shares:
-        epochs = [_first(curves[run.folder], share * targets.get(run.planned.seed, 101.0)) for run in mine]
+        epochs = [_first(curves[run.folder], share * targets[run.planned.seed]) for run in mine]
         reached = tuple(float(epoch) for epoch in epochs if epoch)
         if epochs and len(reached) < len(epochs):
             cells.append(
@@ -96,7 +99,7 @@ def _passes(
             )
         else:
             cells.append(Value(reached, digits=0))
-    own = {run.planned.seed: _first(curves[run.folder], targets.get(run.planned.seed, 101.0)) for run in mine}
+    own = {run.planned.seed: _first(curves[run.folder], targets[run.planned.seed]) for run in mine}
     slow = {run.planned.seed: _first(curves[run.folder], targets[run.planned.seed]) for run in baseline}
     factors = [(slow.get(seed) or 0) / epoch for seed, epoch in own.items() if epoch and slow.get(seed)]
     published = dict(options.get("speedup", {})).get(label)

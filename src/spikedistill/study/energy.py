@@ -68,8 +68,8 @@ def _measured(names: Mapping[str, str], bills: Bills, planned: list[Planned], do
         found = [bill["student"]["total"] for bill in bills.get(label, []) if bill["student"]["timesteps"]]
         if not found:
             continue
-        twins = [bill[TWIN]["total"]["computation"] for bill in bills[label] if bill[TWIN]]
-        ratios = tuple(twin / own["computation"] for twin, own in zip(twins, found, strict=False))
+        pairs = [(bill[TWIN], bill["student"]) for bill in bills[label] if bill[TWIN] and bill["student"]["timesteps"]]
+        ratios = tuple(twin["total"]["computation"] / own["total"]["computation"] for twin, own in pairs)
         rows.append(
             (
                 row,

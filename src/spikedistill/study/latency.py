@@ -31,7 +31,8 @@ def latency(runs: list[Done], planned: list[Planned], options: Mapping[str, Any]
         mine = [found[run.folder] for run in done.get(label, [])]
         if not mine:
             continue
-        rows.append((row, tuple(Value(tuple(one["accuracy"][str(step)] for one in mine)) for step in steps)))
+        after = [{int(step): value for step, value in one["accuracy"].items()} for one in mine]
+        rows.append((row, tuple(Value(tuple(one[step] for one in after if step in one)) for step in steps)))
         chosen = [_cheapest(one, allowed) for one in mine]
         exits.append(
             (
