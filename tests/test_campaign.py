@@ -406,3 +406,29 @@ def test_a_folder_may_be_called_anything(file, tmp_path, name):
     (out / "run" / "config.yaml").write_text(first.recipe.to_yaml(), encoding="utf-8")
     config = str(out / "run" / "config.yaml")
     assert read_recipe(config, at_home(config, [])).folder() == out / "run"
+
+
+def test_what_a_campaign_would_take_the_place_of_is_not_lost(file, tmp_path):
+    results = tmp_path / "results"
+    (results / "campaigns").mkdir(parents=True)
+    (results / "campaigns" / "worth.yaml").write_text(LIST.replace("What a teacher is worth", "Something else"))
+    with pytest.raises(UserError, match="is a list of another title, and would be lost"):
+        run_campaign(file, out=tmp_path / "out", results=results)
+    (results / "campaigns" / "worth.yaml").unlink()
+    (results / "experiments" / "worth").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"worth.md' is an experiment's page"):
+        run_campaign(file, out=tmp_path / "out", results=results)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_teacher_named_twice_is_refused(file, tmp_path):
+    with pytest.raises(UserError, match=r"'taught' names a teacher and is given teacher\.path too"):
+        plan(read_run_list(file), tmp_path, ["teacher.path=elsewhere"])
+
+
+def test_commands_of_a_list_with_spaces_in_its_name_can_be_typed(file, tmp_path):
+    spaced = file.rename(file.with_name("my list.yaml"))
+    run_campaign(spaced, out=tmp_path / "out", results=tmp_path / "results", minutes=1e-9, say=lambda line: None)
+    page = (tmp_path / "results" / "my list.md").read_text()
+    assert "'out=runs/my list/taught-seed0' 'teacher.path=runs/my list/digits-2conv-ann-seed0'" in page
+    assert "spikedistill campaign 'results/campaigns/my list.yaml' --results results" in page

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import spikedistill as sd
 from spikedistill.errors import UserError
 from spikedistill.evalrun import open_run
+from spikedistill.evaluation.latency import latency
 from spikedistill.exporting import export_run
 from spikedistill.methods import METHODS, Method
 from spikedistill.models.fuse import channels_last_if_taken
@@ -240,3 +241,52 @@ def test_a_state_that_no_weights_file_holds_is_refused_before_the_training(tmp_p
     with pytest.raises(UserError, match=r"the student's state dict holds '1\._extra_state', a dict"):
         sd.distill(network, twin, "digits", method="kdsnn-response", epochs=1, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+class Named(nn.Module):
+    """With sub-modules and attributes called as ours are, which are not ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.settings = {"depth": 3}
+        self.encoding, self.hidden, self.output = nn.Linear(64, 16), nn.Linear(16, 16), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(F.relu(self.hidden(F.relu(self.encoding(x.flatten(1))))))
+
+
+def test_a_networks_own_names_are_its_own(tmp_path: Path) -> None:
+    images = torch.rand(6, 1, 8, 8)
+    torch.manual_seed(0)
+    network = Named()
+    twin = sd.spikify(network, 2, example_input=images)
+    run = sd.distill(network, twin, "digits", method="kdsnn-response", epochs=1, out=tmp_path / "run", verbose=False)
+    assert run.summary["model"] == "Named (spikified)" and run.summary["by_program"]
+    ann = sd.distill(None, Named(), "digits", method="ann", epochs=1, out=tmp_path / "ann", verbose=False)
+    assert ann.summary["timesteps"] is None
+    sd.export_nir(twin, tmp_path / "x.nir", images)
+    assert "Named" in (tmp_path / "x.nir.md").read_text()
+
+
+def test_confidences_are_of_means_whatever_the_last_layer_is_called() -> None:
+    class Batches:
+        def __len__(self) -> int:
+            return 1
+
+        def epoch(self, number: int, start: int = 0):
+            yield torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 10
+
+    class Renamed(Named):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = self._modules.pop("output")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(F.relu(self.hidden(F.relu(self.encoding(x.flatten(1))))))
+
+    found = []
+    for kind in (Named, Renamed):
+        torch.manual_seed(0)
+        twin = sd.spikify(kind(), 4, sd.IF(threshold=0.2), example_input=torch.rand(2, 1, 8, 8))
+        found.append(latency(twin, Batches()).exits)
+    assert found[0] == found[1]

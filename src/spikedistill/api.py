@@ -85,6 +85,7 @@ def distill(
     from spikedistill.assembly import Parts, check_frames, needs_trained_teacher, open_source
     from spikedistill.build import with_features
     from spikedistill.methods.base import JOINT_TEACHER
+    from spikedistill.models.network import settings_of
     from spikedistill.models.witness import copied
     from spikedistill.recipe import parse
     from spikedistill.run import execute, refuse_occupied
@@ -111,7 +112,7 @@ def distill(
     timesteps = getattr(student, "timesteps", None)
     if timesteps is not None:
         content["timesteps"] = timesteps
-    content["student"] = getattr(student, "settings", None)
+    content["student"] = settings_of(student)
     content["neuron"] = _neuron(student)
     content["encoding"] = _encoding(student)
     recipe = parse({key: value for key, value in content.items() if value is not None}, "the arguments of distill")
@@ -143,7 +144,8 @@ def distill(
         _check_input(taught_by, data, "teacher")
         taught_by = with_features(taught_by, data.info.shape)
     source = open_source(recipe, student, taught_by)
-    return execute(Parts(recipe, data, student, taught_by, source), resume=resume, verbose=verbose)
+    parts = Parts(recipe, data, student, taught_by, source, by_program=True)
+    return execute(parts, resume=resume, verbose=verbose)
 
 
 def load(path: str | Path, network: nn.Module | None = None) -> nn.Module:
@@ -171,11 +173,12 @@ def list_recipes() -> list[str]:
 def _twin(student: nn.Module) -> nn.Module:
     """The ANN of the student's architecture and weights, for a method that trains both from there."""
     from spikedistill.models import create_model
+    from spikedistill.models.network import settings_of
     from spikedistill.models.twin import Twin
 
     if isinstance(student, Twin):
         return student.to_ann()
-    settings = getattr(student, "settings", None)
+    settings = settings_of(student)
     if settings is None:
         raise UserError("this method trains an ANN beside the SNN; pass the untrained ANN of your network: teacher=")
     section = dict(settings)
@@ -243,9 +246,10 @@ def _encoding(student: nn.Module) -> str | None:
     Raises:
         UserError: a coding that no run folder could bring back.
     """
+    from spikedistill.models.network import encoding_of
     from spikedistill.spiking.encoding import PoissonEncoding
 
-    encoding = getattr(student, "encoding", None)
+    encoding = encoding_of(student)
     if encoding is None:
         return None
     if not isinstance(encoding, PoissonEncoding):
@@ -258,8 +262,11 @@ def _encoding(student: nn.Module) -> str | None:
 
 def _check_encoding(student: nn.Module, data: Data) -> None:
     """Refuses a Poisson coding that takes images for otherwise normalised than they are."""
-    encoding = getattr(student, "encoding", None)
-    if encoding is None:
+    from spikedistill.models.network import encoding_of
+    from spikedistill.spiking.encoding import PoissonEncoding
+
+    encoding = encoding_of(student)
+    if not isinstance(encoding, PoissonEncoding):
         return
     for key, given, here in (("mean", encoding.mean, data.info.mean), ("std", encoding.std, data.info.std)):
         if tuple(given) not in (tuple(here), here[:1] * len(given)):

@@ -31,6 +31,7 @@ class Parts:
         teacher: None where the method has none or where it must be trained first.
         source: whose weights to start from, where that is not the teacher.
         seconds: how long it took to put them together.
+        by_program: whether a program handed them over, so that no recipe brings them back.
     """
 
     recipe: Recipe
@@ -39,6 +40,7 @@ class Parts:
     teacher: nn.Module | None
     source: nn.Module | None = None
     seconds: float = 0.0
+    by_program: bool = False
 
 
 def assemble(recipe: Recipe, device: str | None = None) -> Parts:

@@ -105,6 +105,8 @@ def open_run(
     Raises:
         UserError: no finished run, no data, or a run on data or a network that only its user has.
     """
+    if images is not None and images < 1:
+        raise UserError(f"--images must be at least 1, not {images}")
     recipe = read_config(folder)
     network = load_run(folder) if network is None else network
     if recipe.data.name == OWN and not data_path:

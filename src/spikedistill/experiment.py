@@ -14,7 +14,7 @@ from spikedistill.errors import Stopped, TrainingFailed, UserError, unknown
 from spikedistill.parallel import check_budget, check_places, train_all
 from spikedistill.report import find_runs, write_report
 from spikedistill.report.experiment import RECORD
-from spikedistill.results import check_pages, record_experiment, write_page
+from spikedistill.results import check_experiment, check_pages, record_experiment, write_page
 from spikedistill.resuming import MAY_CHANGE, is_finished
 from spikedistill.run import SUMMARY
 from spikedistill.runfolder import read_summary, write_json
@@ -66,6 +66,7 @@ def run_experiment(
     label = Path(name).stem
     if results is not None:
         check_pages(results, label)
+        check_experiment(results, label)
     check_budget(workers, minutes)
     if sweep.study in CHECKS:
         CHECKS[sweep.study]()

@@ -154,7 +154,7 @@ def _export(
     dt: float | None,
 ) -> Exported:
     from spikedistill.export import DT, About, export
-    from spikedistill.models.network import checked_network
+    from spikedistill.models.network import checked_network, settings_of
     from spikedistill.models.twin import name_of
     from spikedistill.runfolder import state_bytes
 
@@ -163,7 +163,7 @@ def _export(
         raise UserError(f"images must be a tensor as the network takes them, not {images!r:.60}")
     known = _known(Path(run), network) if run is not None else {}
     timesteps = getattr(network, "timesteps", None)
-    settings = getattr(network, "settings", None) or {}
+    settings = settings_of(network) or {}
     if dt is not None and not (isinstance(dt, int | float) and dt > 0.0):
         raise UserError(f"dt must be positive, in seconds, not {dt!r}")
     encoding = _encoding(network, images)
@@ -206,12 +206,12 @@ def _check_about(
 
 def _encoding(network: nn.Module, images: Tensor) -> str:
     from spikedistill.export.record import is_sequence
-    from spikedistill.models.network import Network
+    from spikedistill.models.network import Network, encoding_of
     from spikedistill.models.twin import Twin
 
     if isinstance(network, Network | Twin) and is_sequence(network, images):
         return "sequence"
-    encoding = getattr(network, "encoding", None)
+    encoding = encoding_of(network)
     return "direct" if encoding is None else type(encoding).__name__.removesuffix("Encoding").lower()
 
 

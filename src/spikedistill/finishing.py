@@ -64,6 +64,8 @@ class Finish:
         result = evaluate_part(student, self.parts.data, self.fabric)
         summary = self._summary(student, result) | told
         summary["teacher_accuracy"] = teacher_accuracy
+        if self.parts.by_program:
+            summary["by_program"] = True
         summary["teacher_wall_seconds"] = self.taught_by["wall_seconds"] if self.taught_by else None
         summary["kernels"] = compiling.told(self.fabric.device.type)
         summary["compile_wall_seconds"] = round(self.clock.compiling, 3)

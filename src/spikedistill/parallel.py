@@ -142,11 +142,11 @@ def _beside(
     waiting, over, running, stopped = list(range(len(recipes))), set[int](), set[Future[Ended]](), False
     while running or (waiting and not stopped):
         ready = [number for number in waiting if teachers[number] in (None, number, *over)]
-        for number in ready[: 0 if stopped else workers - len(running)]:
-            running.add(pool.submit(_train, number, recipes[number], deadline, verbose, dealt[number]))
-            waiting.remove(number)
-        done, running = wait(running, return_when=FIRST_COMPLETED)
         try:
+            for number in ready[: 0 if stopped else workers - len(running)]:
+                running.add(pool.submit(_train, number, recipes[number], deadline, verbose, dealt[number]))
+                waiting.remove(number)
+            done, running = wait(running, return_when=FIRST_COMPLETED)
             finished = sorted((future.result() for future in done), key=lambda one: one.number)
         except BrokenProcessPool:
             raise TrainingFailed(

@@ -39,11 +39,15 @@ def enlist(file: Path, results: Path) -> None:
     """Puts a campaign's file among the results, whose page names what of it is still to run.
 
     Raises:
-        UserError: a page that would be written was not made by this command.
+        UserError: a page that would be written was not made by this command, or is that of something else.
     """
     check_pages(results, file.stem)
+    if (results / EXPERIMENTS / file.stem).is_dir():
+        raise UserError(f"'{results / f'{file.stem}.md'}' is an experiment's page; give the list of runs another name")
     listed = results / CAMPAIGNS / f"{file.stem}.yaml"
     if listed.resolve() != file.resolve():
+        if listed.is_file() and read_run_list(listed).title != read_run_list(file).title:
+            raise UserError(f"'{listed}' is a list of another title, and would be lost; give one another name")
         listed.parent.mkdir(parents=True, exist_ok=True)
         write_durably(listed, read_text(file, f"list of runs '{file}'", CHARACTERS).encode())
 
@@ -61,6 +65,16 @@ def check_pages(results: Path, name: str) -> None:
     for page in (results / PAGE, results / f"{name}.md"):
         if page.exists() and GENERATED not in read_text(page, f"'{page}'", JSON_CHARACTERS):
             raise UserError(f"'{page}' was not made by this command and would be lost; choose another --results folder")
+
+
+def check_experiment(results: Path, name: str) -> None:
+    """Refuses an experiment that has a campaign's name, and so its page.
+
+    Raises:
+        UserError: it has.
+    """
+    if (results / CAMPAIGNS / f"{name}.yaml").is_file():
+        raise UserError(f"'{results / f'{name}.md'}' is a campaign's page; give the experiment another name")
 
 
 def record_run(folder: Path, record: Path) -> None:
@@ -90,8 +104,7 @@ def record_experiment(folder: Path, results: Path) -> None:
         files = [Path(file).name for picture in content["pictures"] for file in picture["files"]]
     if missing:
         raise UserError(f"{missing} runs of '{name}' are missing; nothing was recorded")
-    if (results / CAMPAIGNS / f"{name}.yaml").is_file():
-        raise UserError(f"'{results / f'{name}.md'}' is a campaign's page; give the experiment another name")
+    check_experiment(results, name)
     record = results / EXPERIMENTS / name
     for summary in sorted(folder.glob("*/summary.json")):
         record_run(summary.parent, record / RECORDS / summary.parent.name)
@@ -175,7 +188,8 @@ def _campaign(runs: RunList, file: Path, results: Path) -> str:
     if missing:
         parts.append(f"Still to run ({len(missing)} of {len(planned)} runs):")
         parts.append(_pending(runs, missing, Path("runs") / file.stem))
-    parts.append(f"Made by `spikedistill campaign {results.name}/{CAMPAIGNS}/{file.name} --results {results.name}`.")
+    listed, place = (shlex.quote(text) for text in (f"{results.name}/{CAMPAIGNS}/{file.name}", results.name))
+    parts.append(f"Made by `spikedistill campaign {listed} --results {place}`.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -213,10 +227,10 @@ def _pending(runs: RunList, missing: Iterable[Planned], place: Path) -> str:
         settings = [
             _setting(key, value) for key, value in (runs.set | run.entry.set).items() if "published." not in key
         ]
-        settings += [f"seed={run.seed}", f"out={place / run.name}"]
+        settings += [f"seed={run.seed}", _setting("out", str(place / run.name))]
         if run.entry.teacher is not None:
-            settings.append(f"teacher.path={place / folder_name(run.entry.teacher, run.seed)}")
-        command = " ".join(["spikedistill train", run.entry.recipe, *settings])
+            settings.append(_setting("teacher.path", str(place / folder_name(run.entry.teacher, run.seed))))
+        command = " ".join(["spikedistill train", shlex.quote(run.entry.recipe), *settings])
         cells = (
             recipe.data.name,
             recipe.student.model if recipe.student else EMPTY,

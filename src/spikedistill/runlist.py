@@ -210,5 +210,7 @@ def _recipe(runs: RunList, entry: Entry, seed: int, out: Path, overrides: list[s
     if entry.teacher is not None:
         if recipe.teacher is None:
             raise UserError(f"entry '{entry.name}' names a teacher, but its recipe has no section 'teacher'")
+        if recipe.teacher.path is not None:
+            raise UserError(f"entry '{entry.name}' names a teacher and is given teacher.path too; leave one out")
         recipe.teacher.path = str(out / folder_name(entry.teacher, seed))
     return recipe

@@ -172,3 +172,15 @@ def test_photographs_smaller_than_a_patch_are_refused():
         open_data(DataSettings(name="digits-background-image", size=500), seed=0)
     one = DataSettings(name="digits-background-image", size=224, subset=2, validation=0.0)
     assert open_data(one, seed=0).info.shape[-1] == 224
+
+
+def test_parquet_files_that_number_their_classes_differently_are_refused(parquet_folder, kinds, table):
+    """datasets gives both the first one's names, and so each picture a wrong one."""
+    import datasets
+
+    root = parquet_folder(kinds, {"train": table(), "test": table()})
+    turned = kinds | {"label": datasets.ClassLabel(names=["dog", "cat"])}
+    other = datasets.Dataset.from_dict(table(), features=datasets.Features(turned))
+    other.to_parquet(str(root / "test-00000-of-00001.parquet"))
+    for settings in ({}, {"streaming": True}):
+        assert "numbers the classes of its column 'label' differently from" in refused(root, **settings)

@@ -1,6 +1,7 @@
 """The loop: a run that was interrupted ends like one that was not; accumulation equals a larger batch."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -204,3 +205,15 @@ def test_what_a_gpu_cannot_do_is_not_asked_of_it(monkeypatch: pytest.MonkeyPatch
     assert at_hand("cuda:5") == torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert at_hand("cuda:5") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("settings", [{}, {"accumulate": 3}])
+@pytest.mark.parametrize("name", ["cosine", "onecycle"])
+def test_a_run_of_one_step_learns_something(tmp_path: Path, settings: dict, name: str) -> None:
+    """Schedules end at a rate of zero, and the only step is the last one."""
+    run = trainer(tmp_path / "run", FixedBatches(settings.get("accumulate", 1), 6), **settings)
+    run.settings = replace(run.settings, epochs=1, schedule=ScheduleSettings(name))
+    before = weights(run)
+    run.fit()
+    assert any(not torch.equal(value, before[key]) for key, value in weights(run).items() if key.endswith("weight"))
+    assert run.optimizer.param_groups[0]["lr"] > 0.01

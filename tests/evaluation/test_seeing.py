@@ -157,3 +157,19 @@ def test_potentials_cross_the_threshold_where_the_network_fires(images):
 def test_an_ann_has_no_potentials(images):
     with pytest.raises(sd.UserError, match="ANN"):
         membrane_potentials(OneChannelAClass(), images)
+
+
+def test_tokens_before_images_are_not_taken_for_timesteps() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.act, self.fc = nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.act(self.embed(x.flatten(2).permute(2, 0, 1))).mean(0))
+
+    images = torch.rand(4, 3, 2, 4)
+    twin = sd.spikify(Tokens(), 2, example_input=images)
+    ann = mean_features(twin.to_ann(), images, {"tokens": "act"})["tokens"]
+    assert ann.shape == mean_features(twin, images, {"tokens": "act"})["tokens"].shape == (4, 8, 8)
+    torch.testing.assert_close(ann, torch.relu(twin.embed(images.flatten(2).permute(0, 2, 1))).detach())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spikedistill import Network, UserError
+from spikedistill import Network, UserError, create_model
 from spikedistill.methods import METHODS, Progress
 from spikedistill.methods.features import feature_shapes
 from spikedistill.models.activation import layers_of
@@ -199,3 +199,11 @@ def test_the_hidden_layers_width_is_the_stems(small, imagenet):
     assert widths(imagenet("vgg11", width=8, hidden=64)) == [8, 8, 10]
     assert widths(imagenet("vgg11", hidden=0)) == [10]
     assert widths(small("vgg11", width=8)) == [64, 64, 10]
+
+
+def test_hidden_layers_do_not_vanish_with_the_width() -> None:
+    wide, none = (
+        create_model("vgg11", num_classes=5, in_channels=1, width=8, image_size=32, hidden=hidden) for hidden in (4, 0)
+    )
+    assert sum(isinstance(layer, nn.Linear) for layer in wide.classifier) == 3
+    assert sum(isinstance(layer, nn.Linear) for layer in none.classifier) == 1

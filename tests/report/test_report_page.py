@@ -241,15 +241,14 @@ def test_a_baselines_name_is_escaped_in_the_headline(make_run, tmp_path):
 
 
 def test_what_came_from_a_program_is_not_told_as_a_command(make_run, tmp_path):
-    runs = {
-        "taught": make_run("kdsnn-response", config={"teacher": None}, folder="taught"),
-        "network": make_run("snn", config={"student": None}, folder="network"),
-        "images": make_run("snn", dataset="own", folder="images"),
-    }
-    for path in runs.values():
+    runs = (
+        make_run("kdsnn-response", summary={"by_program": True}, folder="handed over"),
+        make_run("snn", config={"student": None}, folder="network"),
+        make_run("snn", dataset="own", folder="images"),
+    )
+    for path in runs:
         assert command(read_run(path)).startswith("sd.distill(...)")
-    joint = make_run("joint-asnn", config={"teacher": None}, folder="joint")
-    assert command(read_run(joint)).startswith("spikedistill train")
+    assert command(read_run(make_run("joint-asnn", folder="joint"))).startswith("spikedistill train")
 
 
 def test_figures_that_nobody_measured_are_no_traceback(make_run, tmp_path):

@@ -348,3 +348,12 @@ def test_runs_that_start_from_other_networks_are_not_one_row(make_run, tmp_path)
 )
 def test_quantities_have_three_digits_and_a_unit(number, counted, energy):
     assert (told(number), joules(number)) == (counted, energy)
+
+
+def test_two_sets_of_seeds_with_teachers_of_their_own_are_two_rows(make_run, tmp_path):
+    for place, start in (("first", 90.0), ("second", 80.0)):
+        for seed in range(3):
+            teacher = {"teacher": {"model": "2conv", "path": f"runs/{place}/ann-seed{seed}"}}
+            make_run("sakd", seed, accuracy=start + seed, config=teacher, folder=f"{place}-seed{seed}")
+    rows = [row.accuracy for row in table(find_runs(tmp_path / "runs")).rows]
+    assert [(one.n, one.mean) for one in rows if one] == [(3, 91.0), (3, 81.0)]

@@ -242,3 +242,17 @@ def test_without_a_compiler_one_warning_and_the_plain_result(monkeypatch):
     assert len(record) == 1
     with compiling.choose("fused"), pytest.raises(RuntimeError, match="compiler"):
         run(x, 0.125, dynamics)
+
+
+@pytest.mark.parametrize("kernels_are", ["plain", "fused"])
+def test_spikes_may_be_written_over(kernels_are: str) -> None:
+    """As a residual block does that adds in place."""
+    z, skip = torch.randn(2, 3, 8, 8, requires_grad=True), torch.randn(2, 3, 8, 8, requires_grad=True)
+    with compiling.choose(kernels_are):
+        spikes = LIF(threshold=0.2)(z)
+        expected = spikes.detach() + skip.detach()
+        spikes += skip
+        spikes.square().sum().backward()
+    torch.testing.assert_close(spikes.detach(), expected)
+    assert z.grad is not None and skip.grad is not None and float(z.grad.abs().sum()) > 0
+    torch.testing.assert_close(skip.grad, 2 * expected)

@@ -1,5 +1,6 @@
 """The membrane potential, worked out by hand (every number is a dyadic fraction, so float32 is exact)."""
 
+import math
 import re
 
 import pytest
@@ -145,9 +146,9 @@ def test_only_a_learned_decay_is_a_parameter() -> None:
     [
         ({"decay": 0.0}, "decay must lie in (0, 1], not 0.0"),
         ({"decay": 1.5}, "decay must lie in (0, 1], not 1.5"),
-        ({"decay": float("nan")}, "decay must lie in (0, 1], not nan"),
+        ({"decay": float("nan")}, "decay must be a finite number, not nan"),
         ({"threshold": 0.0}, "threshold must be positive, not 0.0"),
-        ({"threshold": float("nan")}, "threshold must be positive, not nan"),
+        ({"threshold": float("nan")}, "threshold must be a finite number, not nan"),
         ({"reset": "sofd"}, "unknown neuron reset 'sofd'; did you mean 'soft'? (accepted: hard, soft)"),
         ({"fires_on": "=="}, "unknown neuron comparison '=='"),
         ({"surrogate": "triangel"}, "unknown surrogate 'triangel'; did you mean 'triangle'?"),
@@ -170,3 +171,18 @@ def test_an_anns_weights_fit_a_network_whose_neurons_learn() -> None:
     assert torch.equal(network.conv1.weight, ann.conv1.weight)
     learned = [value for name, value in network.state_dict().items() if name.endswith("decay_logit")]
     assert len(learned) == 3 and all(torch.sigmoid(value) == pytest.approx(0.25) for value in learned)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"width": "x"}, "surrogate width must be a finite number, not 'x'"),
+        ({"width": math.inf}, "surrogate width must be a finite number, not inf"),
+        ({"surrogate": None}, "unknown surrogate 'None'"),
+        ({"decay": torch.tensor([0.5, 0.5])}, "neuron decay must be a finite number"),
+        ({"threshold": math.inf}, "neuron threshold must be a finite number, not inf"),
+    ],
+)
+def test_what_is_no_number_is_refused_in_a_sentence(settings: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        sd.LIF(**settings)

@@ -44,3 +44,14 @@ def test_the_compiled_kernels_agree_in_bfloat16():
         results.append((rate.detach(), leaf.grad))
     for plain, ours in zip(*results, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("kernels_are", ["plain", "fused"])
+def test_a_gradient_that_is_the_same_everywhere_has_its_shape(kernels_are: str) -> None:
+    """What ``sum()`` hands back is one number, spread over the tensor without memory of its own."""
+    x = torch.randn(8, 3, 4, 4, requires_grad=True)
+    with compiling.choose(kernels_are):
+        feature, mean = with_rate(x, 4)
+        (feature.sum() + mean.square().sum()).backward()
+    expected = 1 + 2 * x.detach().unflatten(0, (4, 2)).mean(0) / 4
+    torch.testing.assert_close(x.grad, expected.repeat(4, 1, 1, 1))

@@ -1,5 +1,6 @@
 """Data sets in the Hugging Face hub's layout, from the hub or from a local folder."""
 
+import json
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from itertools import zip_longest
@@ -88,19 +89,39 @@ def load_folder(path: Path) -> Mapping[str, Any]:
 
 
 def check_parquet(path: Path) -> None:
-    """Refuses parquet files that are cut short or something else, by their names, which datasets does not say."""
+    """Refuses parquet files that are cut short or something else, by their names, which datasets does not say.
+
+    And files whose numbers stand for other classes than those of the file before: datasets takes the first one's.
+    """
     from pyarrow import ArrowException
     from pyarrow.parquet import read_metadata
 
+    named: dict[str, tuple[Path, list[str]]] = {}
     for file in sorted(path.rglob("*.parquet")):
         try:
             if not file.is_file():
                 raise OSError("not a file")
-            read_metadata(file)
+            classes = _encoded_classes(read_metadata(file).metadata or {})
         except (OSError, ArrowException) as error:
             raise UserError(
                 f"'{file}' cannot be read as parquet ({first_line(error)}); copy it again, or remove it"
             ) from error
+        for column, names in classes.items():
+            first, known = named.setdefault(column, (file, names))
+            if names != known:
+                raise UserError(
+                    f"'{file}' numbers the classes of its column '{column}' differently from '{first}'; encode "
+                    "both with the same ClassLabel (Dataset.cast_column)"
+                )
+
+
+def _encoded_classes(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """The class names that datasets has written into a parquet file, by column."""
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return {name: list(one["names"]) for name, one in features.items() if one.get("_type") == "ClassLabel"}
+    except (KeyError, TypeError, ValueError, AttributeError):  # none, or something else
+        return {}
 
 
 def image_roots(folder: Path | None) -> tuple[Path, ...]:

@@ -13,6 +13,7 @@ recordings in the order of their numbers.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -277,7 +278,10 @@ def _downloaded(name: str, recorded: Recorded) -> Path:
     except ImportError as error:
         raise UserError(f"data set '{name}' needs tonic, which is not installed: {EXTRA}") from error
     try:
-        dataset = getattr(tonic.datasets, recorded.tonic)(save_to=str(cache_root() / "tonic"))
+        kind, place = getattr(tonic.datasets, recorded.tonic), str(cache_root() / "tonic")
+        dataset = kind(save_to=place)
+        if "train" in inspect.signature(kind).parameters:  # the parts come one by one
+            kind(save_to=place, train=False)
     except (OSError, RuntimeError, ValueError) as error:
         said = first_line(error)
         raise UserError(

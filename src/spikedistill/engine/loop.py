@@ -280,14 +280,16 @@ class Trainer:
             )
         return means
 
-    def _learning_rate(self, batch: int) -> float:
+    def _learning_rate(self, batch: int, at_most: float = math.inf) -> float:
         # Updates happen every `accumulate` batches; the rate follows the batches, a step's last one decides.
         settings = self.settings
-        epoch = self.position.epoch + batch / max(len(self.train), 1)
+        epoch = min(self.position.epoch + batch / max(len(self.train), 1), at_most)
         return learning_rate(epoch, settings.epochs, settings.optimizer.lr, settings.schedule)
 
     def _set_learning_rate(self) -> float:
-        lr = self._learning_rate(self.position.batch + 1)
+        # Schedules end at zero: the last step is taken half a step before, or a run of one step would learn nothing.
+        step = min(self.settings.accumulate / len(self.train), 1.0)
+        lr = self._learning_rate(self.position.batch + 1, self.settings.epochs - step / 2)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         return lr

@@ -8,6 +8,7 @@ entries come from a single batched product, with the twins stacked along the row
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +76,11 @@ class SharedFactors(nn.Module):
         self.groups = nn.ModuleList(
             FactorGroup(names, [weights[name] for name in names], twins) for names in shapes.values()
         )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The weights that are factorised."""
+        return tuple(name for group in self.groups for name in cast(FactorGroup, group).names)
 
     def compose(self) -> list[dict[str, Tensor]]:
         """The weights of each twin by name, with gradients to the factors."""

@@ -32,11 +32,11 @@ What the paper leaves open:
   singular vectors, which no detaching protects, it spoils the ANN and with it the SNN: on the digits data (ResNet-14
   of width 8, 12 epochs of Adam, seeds 0 and 1) ANN 47 %, SNN 27 %; with the mean 91 and 75 %.
 * Factorised are all convolutions (but frozen ones), as in the authors' code; ``linear`` adds the linear layers ("all
-  layers can be implemented with WFT"). These share vectors without a BatchNorm behind them that takes the scale out again: the norm
-  term then enlarges the ANN's outputs, which are its own target, and in a network with a large hidden layer training
-  runs away (2conv on digits: 18.8 % at the end, 97 % without). BatchNorm, biases and the branches' layers are each
-  network's own. The initial weights are the
-  ANN's (in a recipe as random as the SNN's, with ``init.kind=copy`` the same). U and V have min(c_out, c_in) columns
+  layers can be implemented with WFT"). These share vectors without a BatchNorm behind them that takes the scale out
+  again: the norm term then enlarges the ANN's outputs, which are its own target, and in a network with a large hidden
+  layer training runs away (2conv on digits: 18.8 % at the end, 97 % without). BatchNorm, biases and the branches'
+  layers are each network's own. The initial weights are the ANN's (in a recipe as random as the SNN's, with
+  ``init.kind=copy`` the same). U and V have min(c_out, c_in) columns
   and rows, not the full bases of section 4.3.1: the others would never get a gradient.
 * Weight decay acts on U, V and S, for they are what is trained: a pull on the three factors, not on their product. It
   starves the small singular values: in the last layers of a ResNet-18 of width 16 (128 channels) the effective rank is
@@ -210,7 +210,7 @@ class JointASNN(Method):
         self.snn_branches = Branches(student, ours, example)
         self.ann_branches = Branches(teacher, theirs, example)
         self.factors = _factors(student, teacher, settings) if settings.factorise else None
-        self._replaced = [name for group in self.factors.groups for name in group.names] if self.factors else []
+        self._replaced = self.factors.names if self.factors is not None else ()
 
     def forward(self, images: Tensor, labels: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
         ann_weights, snn_weights = self._weights()

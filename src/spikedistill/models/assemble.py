@@ -205,7 +205,9 @@ class _Assembly:
                 _put(self.body, slots, self._mask(node))
         for use, site in self.sites.items():
             assert site.found.function is not None
-            site.put(self.body, Analogue(site.found.function, self._slope(use, site)).train(self.body.training))
+            site.put(
+                self.body, Analogue(site.found.function, self._slope(use, site), site.dim).train(self.body.training)
+            )
 
     def rewrite(self, graph: fx.Graph, training: bool) -> None:
         """Has a graph call these modules."""

@@ -192,11 +192,11 @@ class TwinSpike(Sloped, Spike):
 
 
 class Analogue(Sloped):
-    """The activation itself, in the ANN that a traced network is rebuilt as."""
+    """The activation itself, in the ANN that a traced network is rebuilt as; ``dim`` is where the batch is."""
 
-    def __init__(self, function: Callable[..., Tensor], slope: nn.Parameter | Slope | None) -> None:
+    def __init__(self, function: Callable[..., Tensor], slope: nn.Parameter | Slope | None, dim: int = 0) -> None:
         super().__init__()
-        self.function = function
+        self.function, self.dim = function, dim
         self._keep(slope)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -171,6 +171,18 @@ def checked_timesteps(value: int) -> int:
     return value
 
 
+def settings_of(network: nn.Module) -> dict[str, Any] | None:
+    """How ``create_model`` made a network; None for one of anybody's own, whatever it calls its attributes."""
+    settings = getattr(network, "settings", None)
+    made_here = isinstance(settings, dict) and {"model", "options"} <= settings.keys()
+    return settings if made_here else None
+
+
+def encoding_of(network: nn.Module) -> nn.Module | Callable[..., Tensor] | None:
+    """A network's input coding, None for direct coding; a module of that name in anybody's own network is none."""
+    return network.encoding if isinstance(network, Network) else None
+
+
 def checked_network(given: Any, role: str = "network") -> nn.Module:
     """Returns ``given`` if it is a network; raises UserError otherwise. ``role`` is what the caller calls it."""
     if isinstance(given, nn.Module):

@@ -147,7 +147,7 @@ class Twin(nn.Module):
         for site in ann._sites:
             spike = ann.get_submodule(site.path)
             if isinstance(spike, TwinSpike):
-                site.put(ann, Analogue(spike.function, spike.slope))
+                site.put(ann, Analogue(spike.function, spike.slope, site.dim))
         return ann
 
     def to_snn(self, timesteps: int, neuron: LIF) -> Twin:

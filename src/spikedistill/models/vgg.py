@@ -72,7 +72,8 @@ class VGG(Network):
         self.features, side = self._convolutions(channels, image_size)
         self.avgpool = nn.AdaptiveAvgPool2d(side) if self.imagenet_stem else nn.Identity()
         hidden = HIDDEN[stem] if hidden is None else hidden
-        self.classifier = self._head(channels[-1][-1] * side * side, hidden * width // 64, num_classes)
+        hidden = max(1, hidden * width // 64) if hidden else 0
+        self.classifier = self._head(channels[-1][-1] * side * side, hidden, num_classes)
         initialise(self)
 
     def _convolutions(self, layout: tuple[tuple[int, ...], ...], side: int) -> tuple[nn.Sequential, int]:

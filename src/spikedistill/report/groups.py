@@ -143,10 +143,14 @@ def _variants(runs: list[Run]) -> list[list[Run]]:
     variants: list[list[Run]] = []
     for alike in _split(runs, lambda run: repr(sorted(_settings(run).items()))):
         twice = len({(run.seed, run.timesteps) for run in alike}) < len(alike)
-        variants += (
-            _split(alike, lambda run: repr([run.config.get(key) for key in ("teacher", "init")])) if twice else [alike]
-        )
+        variants += _split(alike, _other_networks) if twice else [alike]
     return [sorted(found, key=lambda run: run.seed or 0) for found in variants]
+
+
+def _other_networks(run: Run) -> str:
+    """Where the networks lay that a run learned or started from; those of other seeds lie in folders of their own."""
+    text = repr([run.config.get(key) for key in ("teacher", "init")])
+    return text.replace(f"-seed{run.seed}", "")
 
 
 def _split(runs: list[Run], key: Callable[[Run], str]) -> list[list[Run]]:

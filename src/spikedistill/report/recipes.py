@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spikedistill.report.contents import Part, Report
 from spikedistill.report.quantities import EMPTY, percent
-from spikedistill.report.runs import CONFIG, Run, from_python
+from spikedistill.report.runs import CONFIG, Run
 
 FROM_PYTHON = ("network", "teacher", "images")
 
@@ -28,8 +28,7 @@ def command(run: Run) -> str:
 
     What a program handed over, no command has.
     """
-    told = {"method": run.method, "teacher_accuracy": run.teacher_accuracy}
-    if from_python(run.config, told):
+    if run.by_program:
         return f"sd.distill(...) with the settings below: the {' or the '.join(FROM_PYTHON)} came from a program"
     words = ["spikedistill train", shlex.quote(str(run.path / CONFIG)), "out=NEW_FOLDER"]
     if run.recorded and not run.dataset.startswith("digits"):

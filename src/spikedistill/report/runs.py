@@ -19,8 +19,8 @@ from spikedistill.report.evaluation import Evaluation, parse_evaluation, parse_p
 
 PLAIN_ANN, PLAIN_SNN = "ann", "snn"
 """The methods that distil nothing: the ANN alone and the spiking network without a teacher."""
-JOINT, OWN = "joint-asnn", "own"
-"""The method whose ANN is trained with the student; what data are called that are ``Dataset`` objects of a program."""
+OWN = "own"
+"""What data are called that are ``Dataset`` objects of a program, which no folder can bring back."""
 CONFIG, SUMMARY, METRICS, EVALUATION = "config.yaml", "summary.json", "metrics.csv", "evaluation.json"
 ENERGY, ROBUSTNESS, LATENCY = "energy.json", "robustness.json", "latency.json"
 """What the commands ``energy`` and ``eval`` add to a run."""
@@ -50,6 +50,7 @@ class Run:
     ``metrics`` holds the columns of metrics.csv in order of epochs, ``None`` where a cell is empty or not finite.
     ``accuracy_per_timestep`` is that of a spiking network read out after 1, 2, ... of its T steps.
     ``test_set`` tells data of somebody's own from others of the same name; empty where the name says it.
+    ``by_program`` says that a program handed over network, teacher or images, which no command brings back.
     ``missing`` names the files that are not there; ``measured`` holds the contents of those that may be there beside.
     """
 
@@ -76,6 +77,7 @@ class Run:
     metrics: dict[str, list[float | None]] = field(default_factory=dict)
     evaluation: Evaluation | None = None
     missing: tuple[str, ...] = ()
+    by_program: bool = False
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -101,10 +103,8 @@ def from_python(config: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
         config: of the run folder.
         summary: likewise; empty for a run that has not ended.
     """
-    trained_with_it = summary.get("method") == JOINT
-    taught = summary.get("teacher_accuracy") is not None and not trained_with_it
     own = (config.get("data") or {}).get("name") == OWN
-    return config.get("student") is None or own or (taught and not config.get("teacher"))
+    return bool(summary.get("by_program")) or config.get("student") is None or own
 
 
 def find_runs(paths: str | Path | Iterable[str | Path], say: Callable[[str], None] | None = None) -> list[Run]:
@@ -178,6 +178,7 @@ def read_run(path: str | Path) -> Run:
         metrics=metrics,
         evaluation=evaluation,
         missing=missing,
+        by_program=from_python(config, summary),
         measured={
             name: _read_json(folder / name) for name in (ENERGY, ROBUSTNESS, LATENCY) if (folder / name).is_file()
         },

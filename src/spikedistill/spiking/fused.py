@@ -17,7 +17,7 @@ from torch import Tensor
 
 from spikedistill.spiking import compiling
 from spikedistill.spiking.joining import joined
-from spikedistill.spiking.layout import flatten, unflatten
+from spikedistill.spiking.layout import flatten, own, unflatten
 from spikedistill.spiking.recurrence import Dynamics, crosses, reset
 
 
@@ -110,7 +110,7 @@ class _Fused(torch.autograd.Function):
         tensors, constants = _arguments((x,), decay, x)
         out = compiling.call(forward, tensors, {**constants, "dynamics": dynamics, "timesteps": x.shape[0]})
         assert isinstance(out, Tensor)
-        return unflatten(out, x)
+        return own(unflatten(out, x))
 
     @staticmethod
     @torch.autograd.function.once_differentiable

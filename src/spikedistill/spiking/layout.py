@@ -45,6 +45,17 @@ def flatten(x: Tensor, like: Tensor) -> Tensor:
     return x.as_strided((steps, size), (size, 1))
 
 
+def own(x: Tensor) -> Tensor:
+    """The same memory as a tensor of its own.
+
+    What an ``autograd.Function`` returns may be written over then; of a view that was made inside torch forbids it.
+    """
+    if torch.compiler.is_compiling():
+        return x
+    empty = torch.empty(0, dtype=x.dtype, device=x.device)
+    return empty.set_(x.untyped_storage(), x.storage_offset(), x.shape, x.stride())
+
+
 def unflatten(flat: Tensor, like: Tensor) -> Tensor:
     """``[T, N]`` back to ``[T, B, ...]`` in the layout of ``like``, which may have another T."""
     if torch.compiler.is_compiling():

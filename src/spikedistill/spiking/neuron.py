@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from spikedistill.errors import UserError, unknown
 from spikedistill.spiking import kernels
-from spikedistill.spiking.surrogate import Surrogate, make_surrogate
+from spikedistill.spiking.surrogate import Surrogate, is_number, make_surrogate
 
 RESETS = ("hard", "soft")
 COMPARISONS = (">=", ">")
@@ -59,8 +59,8 @@ class LIF(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("decay", decay), ("threshold", threshold)):
-            if isinstance(value, str) or not hasattr(value, "__float__"):
-                raise UserError(f"neuron {name} must be a number, not {value!r}")
+            if not is_number(value):
+                raise UserError(f"neuron {name} must be a finite number, not {value!r}")
         if not 0.0 < decay <= 1.0:
             raise UserError(f"neuron decay must lie in (0, 1], not {decay}")
         if not threshold > 0.0:

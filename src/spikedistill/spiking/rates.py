@@ -55,7 +55,7 @@ class _WithRate(torch.autograd.Function):
         if grad is None or grad_rate is None:
             return grad, None
         steps, rate = unfold(grad, timesteps), grad_rate.unsqueeze(0)
-        if not compiling.pays(grad):
+        if not compiling.pays(grad) or steps.stride(0) == 0:  # the same gradient at every step has no steps to go over
             return fold(steps + rate / timesteps), None
         total = compiling.call(_sum, [flatten(steps, steps), flatten(rate, steps)], {})
         assert isinstance(total, Tensor)

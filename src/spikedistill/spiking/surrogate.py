@@ -9,6 +9,7 @@ equation 5 for gamma = 1 / threshold (its triangle reaches from 0 to twice the t
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -105,15 +106,28 @@ class Surrogate:
         return SHAPES[self.name].derivative(x, self.width)
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is one finite number: Python's, numpy's or a tensor's."""
+    if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError, RuntimeError):  # several numbers
+        return False
+
+
 def make_surrogate(name: str, width: float | None = None) -> Surrogate:
     """Builds a surrogate by name.
 
     Raises:
         UserError: unknown name, or a width that is not positive.
     """
-    if name not in SHAPES:
-        raise unknown("surrogate", name, list(SHAPES))
-    width = SHAPES[name].default_width if width is None else float(width)
+    if not isinstance(name, str) or name not in SHAPES:
+        raise unknown("surrogate", str(name), list(SHAPES))
+    width = SHAPES[name].default_width if width is None else width
+    if not is_number(width):
+        raise UserError(f"surrogate width must be a finite number, not {width!r}")
     if not width > 0:
-        raise UserError(f"surrogate width must be positive, not {width}")
+        raise UserError(f"surrogate width must be positive, not {float(width)}")
+    width = float(width)
     return Surrogate(name, width)
