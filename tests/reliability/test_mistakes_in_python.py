@@ -39,7 +39,7 @@ SLIPS: dict[str, tuple[Callable[[], object], str]] = {
     "energy, no data": (lambda: sd.energy(Mine(), None), "a tensor, a Dataset or a loader, not None"),
     "export_nir, a class": (lambda: sd.export_nir(Mine, "x.nir", X), THE_CLASS),  # pyright: ignore
     "export_onnx, a shape": (lambda: sd.export_onnx(Mine(), "x.onnx", (1, 2, 2)), "not (1, 2, 2)"),  # pyright: ignore
-    "LIF, a text": (lambda: sd.LIF(threshold="1"), "neuron threshold must be a number, not '1'"),  # pyright: ignore
+    "LIF, a text": (lambda: sd.LIF(threshold="1"), "neuron threshold must be a finite number, not '1'"),  # pyright: ignore
 }
 
 
