@@ -184,3 +184,19 @@ def test_parquet_files_that_number_their_classes_differently_are_refused(parquet
     other.to_parquet(str(root / "test-00000-of-00001.parquet"))
     for settings in ({}, {"streaming": True}):
         assert "numbers the classes of its column 'label' differently from" in refused(root, **settings)
+
+
+@pytest.mark.parametrize("told", ["[" * 100_000, "{", '{"info": []}', '{"info": {"features": {"label": 3}}}', "\udc80"])
+def test_what_a_parquet_file_tells_of_itself_is_nobodys_word(told, parquet_folder, kinds, table):
+    import pyarrow.parquet
+
+    root = parquet_folder(kinds, {"train": table(), "test": table()})
+    file = root / "test-00000-of-00001.parquet"
+    content = pyarrow.parquet.read_table(file)
+    pyarrow.parquet.write_table(
+        content.replace_schema_metadata({b"huggingface": told.encode("utf-8", "surrogateescape")}), file
+    )
+    try:
+        assert len(opened(root).test) == 4
+    except UserError as error:
+        assert "\n" not in str(error)

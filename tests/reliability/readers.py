@@ -342,9 +342,9 @@ SWEEP = (
     "title: It\nsource: a paper\nstudy: grid\nsmoke: [a]\nseeds: [0]\n"
     "runs:\n  - {recipe: digits-2conv-ann, label: a, row: x, column: y}\n"
 )
-YAML = ("documents.py: yaml.safe_load", "documents.py: path.read_text")
+YAML = ("documents.py: yaml.SafeLoader", "documents.py: path.read_text")
 IMAGE = ("data/decode.py: Image.open", "data/decode.py: image.load")
-HUB = ("data/hub.py: datasets.load_dataset", "data/hub.py: read_metadata")
+HUB = ("data/hub.py: datasets.load_dataset", "data/hub.py: read_metadata", "data/hub.py: json.loads")
 
 READERS: dict[str, Reader] = {
     "recipe": Reader(YAML, a_text("it.yaml", RECIPE), read_recipe),

@@ -141,7 +141,19 @@ def test_the_files_that_are_harmed_are_good_before(name: str, finished: Path, tm
 
 
 READING = {
-    *("load", "loads", "safe_load", "load_file", "safe_open", "read_text", "read_bytes", "open", "fdopen", "pread"),
+    *(
+        "load",
+        "loads",
+        "safe_load",
+        "SafeLoader",
+        "load_file",
+        "safe_open",
+        "read_text",
+        "read_bytes",
+        "open",
+        "fdopen",
+        "pread",
+    ),
     *("File", "reader", "DictReader", "load_dataset", "load_from_disk", "load_dataset_builder", "read_metadata"),
     *("RDBStorage", "create_study", "read_aedat4", "read_mnist_file", "frombuffer", "fromfile", "memmap", "read_csv"),
     *("fromstring", "genfromtxt", "loadtxt", "imread", "InferenceSession", "load_state_dict_from_url", "urlopen"),

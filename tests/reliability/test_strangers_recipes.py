@@ -140,7 +140,7 @@ def test_a_run_folders_config_leads_nowhere_when_it_is_loaded(run: Path, tmp_pat
 def test_a_recipe_imports_and_runs_nothing() -> None:
     # Whatever a recipe says is looked up in dicts: nothing in the package turns text into code or modules.
     pattern = re.compile(
-        r"\b(import_module|__import__|eval|exec|execfile|compile|yaml\.load|full_load|unsafe_load)\(|pickle"
+        r"\b(import_module|__import__|eval|exec|execfile|compile|yaml\.load|full_load|unsafe_load|yaml\.(Full|Unsafe|C|CFull|CUnsafe)?Loader)\(|pickle"
     )
     allowed = {
         # The code of a traced network: made from the modules that the caller has in memory, not from a file.

@@ -120,7 +120,7 @@ def _encoded_classes(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
         return {name: list(one["names"]) for name, one in features.items() if one.get("_type") == "ClassLabel"}
-    except (KeyError, TypeError, ValueError, AttributeError):  # none, or something else
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):  # none, or something else
         return {}
 
 
