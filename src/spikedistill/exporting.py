@@ -89,8 +89,7 @@ def read_nir(path: str | Path, timesteps: int | None = None, dt: float | None = 
 
     if timesteps is not None and not (isinstance(timesteps, int) and timesteps >= 1):
         raise UserError(f"timesteps must be a whole number of at least 1, not {timesteps!r}")
-    if dt is not None and not (isinstance(dt, int | float) and dt > 0.0):
-        raise UserError(f"dt must be positive, in seconds, not {dt!r}")
+    _check_dt(dt)
     return read(path, timesteps, dt)
 
 
@@ -164,8 +163,7 @@ def _export(
     known = _known(Path(run), network) if run is not None else {}
     timesteps = getattr(network, "timesteps", None)
     settings = settings_of(network) or {}
-    if dt is not None and not (isinstance(dt, int | float) and dt > 0.0):
-        raise UserError(f"dt must be positive, in seconds, not {dt!r}")
+    _check_dt(dt)
     encoding = _encoding(network, images)
     _check_about(network, images, mean, std, class_names)
     about = About(
@@ -178,6 +176,11 @@ def _export(
         dt=DT if dt is None else dt,
     )
     return export(kind, network, path, images, about, _origin(known, settings.get("model") or name_of(network)))
+
+
+def _check_dt(dt: float | None) -> None:
+    if dt is not None and not (isinstance(dt, int | float) and dt > 0.0):
+        raise UserError(f"dt must be positive, in seconds, not {dt!r}")
 
 
 def _check_about(
@@ -248,9 +251,7 @@ def _known(folder: Path, network: nn.Module) -> dict[str, Any]:
         "mean": mean,
         "std": std,
         "classes": trained_classes(folder),
-        "command": "sd.distill(...)"
-        if from_python(recipe.plain(), summary)
-        else f"spikedistill train {name}/config.yaml",
+        "command": "sd.distill(...)" if own else f"spikedistill train {name}/config.yaml",
         "run": name,
     }
 

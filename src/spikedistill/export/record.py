@@ -131,9 +131,9 @@ class _Recorder(TorchDispatchMode):
         depends = any(isinstance(leaf, Ref) for leaf in pytree.tree_leaves((named_args, named)))
         out = func(*args, **kwargs)
         name = str(func).removeprefix("aten.")
-        if depends and func._schema.is_mutable:
-            self._note_change(name, args[0])
         if depends:
+            if func._schema.is_mutable:
+                self._note_change(name, args[0])
             self.write(name, named_args, named, out)
         return out
 

@@ -210,7 +210,6 @@ class JointASNN(Method):
         self.snn_branches = Branches(student, ours, example)
         self.ann_branches = Branches(teacher, theirs, example)
         self.factors = _factors(student, teacher, settings) if settings.factorise else None
-        self._replaced = self.factors.names if self.factors is not None else ()
 
     def forward(self, images: Tensor, labels: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
         ann_weights, snn_weights = self._weights()
@@ -254,7 +253,7 @@ class JointASNN(Method):
             self.lesson.close()
         self._write_back()
         for network in (self.ann, self.student):
-            for name in self._replaced:
+            for name in self.factors.names if self.factors is not None else ():
                 network.get_parameter(name).requires_grad_(True)
 
     def _weights(self) -> list[dict[str, Tensor]]:
